@@ -1,0 +1,87 @@
+//! The index of the simulation: every transaction is durable at once.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use lockstep_model::{Digest, FilePath, Position, StoreId, UploadId};
+
+use crate::{
+    domain::{exception::Missing, held::{Held, StagedName}, intent::Intent, tree::Groups},
+    ports::{Index, IndexError, Loaded, Upload, Write},
+};
+
+/// An index that outlives the process that uses it, as a disk would.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryIndex {
+    rows: Arc<Mutex<Rows>>,
+}
+
+#[derive(Debug, Default)]
+struct Rows {
+    position: Option<Position>,
+    store: Option<StoreId>,
+    held: BTreeMap<FilePath, Held>,
+    missing: BTreeMap<FilePath, Missing>,
+    intents: BTreeMap<u64, Intent>,
+    journal: BTreeMap<StagedName, u64>,
+    groups: BTreeMap<Digest, Groups>,
+    uploads: BTreeMap<UploadId, Upload>,
+}
+
+impl MemoryIndex {
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Rows {
+    fn apply(&mut self, write: Write) {
+        match write {
+            Write::Position(position) => self.position = Some(position),
+            Write::Store(store) => self.store = Some(store),
+            Write::Hold(path, held) => drop(self.held.insert(path, held)),
+            Write::Release(path) => drop(self.held.remove(&path)),
+            Write::Miss(missing) => drop(self.missing.insert(missing.wanted.path.clone(), missing)),
+            Write::Clear(path) => drop(self.missing.remove(&path)),
+            Write::Intend(number, intent) => drop(self.intents.insert(number, intent)),
+            Write::Settle(number) => drop(self.intents.remove(&number)),
+            Write::Journal(name, bytes) => drop(self.journal.insert(name, bytes)),
+            Write::Unjournal(name) => drop(self.journal.remove(&name)),
+            Write::Groups(digest, groups) => drop(self.groups.insert(digest, groups)),
+            Write::Ungroup(digest) => drop(self.groups.remove(&digest)),
+            Write::Upload(upload) => drop(self.uploads.insert(upload.id, upload)),
+            Write::EndUpload(id) => drop(self.uploads.remove(&id)),
+        }
+    }
+}
+
+impl Index for MemoryIndex {
+    async fn load(&self) -> Result<Loaded, IndexError> {
+        let rows = self.rows();
+        Ok(Loaded {
+            position: rows.position,
+            store: rows.store,
+            held: rows.held.iter().map(|(path, held)| (path.clone(), held.clone())).collect(),
+            missing: rows.missing.values().cloned().collect(),
+            intents: rows.intents.iter().map(|(number, intent)| (*number, intent.clone())).collect(),
+            journal: rows.journal.iter().map(|(name, bytes)| (name.clone(), *bytes)).collect(),
+            uploads: rows.uploads.values().cloned().collect(),
+        })
+    }
+
+    async fn apply(&self, writes: Vec<Write>) -> Result<(), IndexError> {
+        let mut rows = self.rows();
+        writes.into_iter().for_each(|write| rows.apply(write));
+        Ok(())
+    }
+
+    async fn load_journal(&self, name: StagedName) -> Result<Option<u64>, IndexError> {
+        Ok(self.rows().journal.get(&name).copied())
+    }
+
+    async fn groups(&self, digest: Digest) -> Result<Option<Groups>, IndexError> {
+        Ok(self.rows().groups.get(&digest).cloned())
+    }
+}

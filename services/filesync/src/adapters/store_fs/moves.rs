@@ -1,0 +1,135 @@
+//! Renames: into the transfer directory, out of it, and aside. Each is durable before it is reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lockstep_model::FilePath;
+use rustix::{
+    fd::OwnedFd,
+    fs::{AtFlags, FileType, RenameFlags, fsync, renameat_with, statat, syncfs, unlinkat},
+    io::Errno,
+};
+
+use super::{
+    Dirs, SYNC_EACH_MAX,
+    beneath::{describe, directory, fault, make, stat_of},
+};
+use crate::{
+    domain::held::{StagedName, Stat},
+    ports::StoreError,
+};
+
+/// How often a directory may vanish between making and using it, because the last file in it was just removed.
+const VANISHED_TRIES: usize = 5;
+/// The longest name that file systems store.
+const NAME_BYTES_MAX: usize = 255;
+
+pub(super) fn publish(
+    dirs: &Dirs,
+    files: &[(StagedName, FilePath)],
+) -> Result<Vec<Result<Stat, StoreError>>, StoreError> {
+    let (mut open, mut touched) = (BTreeMap::new(), Vec::new());
+    let results = files
+        .iter()
+        .map(|(staged, path)| publish_one(dirs, staged, path, &mut open, &mut touched))
+        .collect::<Vec<_>>();
+    touched.extend(open.into_keys());
+    sync_directories(&dirs.transfer, touched)?;
+    Ok(results)
+}
+
+fn publish_one(
+    dirs: &Dirs,
+    staged: &StagedName,
+    path: &FilePath,
+    open: &mut BTreeMap<String, OwnedFd>,
+    touched: &mut Vec<String>,
+) -> Result<Stat, StoreError> {
+    let parent = path.parent().unwrap_or("");
+    let mut tries = 0;
+    loop {
+        let above = match open.get(parent) {
+            Some(above) => above,
+            None => open.entry(parent.to_owned()).or_insert(make(&dirs.transfer, parent, touched)?),
+        };
+        match renameat_with(&dirs.staging, staged.as_str(), above, path.name(), RenameFlags::NOREPLACE) {
+            Ok(()) => {
+                let found = statat(above, path.name(), AtFlags::SYMLINK_NOFOLLOW);
+                return found.map(|found| stat_of(&found)).map_err(|errno| fault(path.as_str(), errno));
+            }
+            Err(Errno::NOENT) if tries < VANISHED_TRIES && exists(&dirs.staging, staged) => {
+                tries += 1;
+                open.remove(parent);
+            }
+            Err(errno) => return Err(fault(path.as_str(), errno)),
+        }
+    }
+}
+
+fn exists(staging: &OwnedFd, staged: &StagedName) -> bool {
+    statat(staging, staged.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
+/// Makes new and gone entries of these directories of the transfer directory durable.
+fn sync_directories(transfer: &OwnedFd, touched: Vec<String>) -> Result<(), StoreError> {
+    let touched: BTreeSet<String> = touched.into_iter().collect();
+    if touched.len() > SYNC_EACH_MAX {
+        return syncfs(transfer).map_err(|errno| fault("", errno));
+    }
+    for path in touched {
+        match directory(transfer, &path) {
+            Ok(fd) => fsync(fd).map_err(|errno| fault(&path, errno))?,
+            // Removed in the meantime, together with what was in it.
+            Err(StoreError::Absent { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn withdraw(
+    dirs: &Dirs,
+    files: &[(FilePath, StagedName)],
+) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+    let results = files.iter().map(|(path, staged)| withdraw_one(dirs, path, staged)).collect::<Vec<_>>();
+    fsync(&dirs.staging).map_err(|errno| fault("staging", errno))?;
+    let mut touched = Vec::new();
+    for (path, _) in files {
+        prune(&dirs.transfer, path, &mut touched);
+    }
+    sync_directories(&dirs.transfer, touched)?;
+    Ok(results)
+}
+
+fn withdraw_one(dirs: &Dirs, path: &FilePath, staged: &StagedName) -> Result<(), StoreError> {
+    let above = directory(&dirs.transfer, path.parent().unwrap_or(""))?;
+    let found =
+        statat(&above, path.name(), AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| fault(path.as_str(), errno))?;
+    let kind = FileType::from_raw_mode(found.st_mode);
+    if kind == FileType::Directory {
+        return Err(StoreError::Foreign { path: path.to_string(), what: describe(kind) });
+    }
+    renameat_with(&above, path.name(), &dirs.staging, staged.as_str(), RenameFlags::NOREPLACE)
+        .map_err(|errno| fault(path.as_str(), errno))
+}
+
+/// Removes the directories above `path` that are empty now, and notes the one that lost an entry.
+fn prune(transfer: &OwnedFd, path: &FilePath, touched: &mut Vec<String>) {
+    for emptied in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
+        if unlinkat(transfer, emptied, AtFlags::REMOVEDIR).is_err() {
+            touched.push(emptied.to_owned());
+            return;
+        }
+    }
+    touched.push(String::new());
+}
+
+pub(super) fn set_aside(dirs: &Dirs, name: &StagedName, from: &FilePath) -> Result<String, StoreError> {
+    let mut kept = format!("{name}--{}", from.name());
+    while kept.len() > NAME_BYTES_MAX {
+        kept.pop();
+    }
+    renameat_with(&dirs.staging, name.as_str(), &dirs.aside, kept.as_str(), RenameFlags::NOREPLACE)
+        .map_err(|errno| fault(&kept, errno))?;
+    fsync(&dirs.aside).map_err(|errno| fault("aside", errno))?;
+    Ok(kept)
+}

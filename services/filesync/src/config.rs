@@ -1,0 +1,73 @@
+//! Configuration of a filesync: read completely before any side effect.
+
+use std::{path::PathBuf, time::Duration};
+
+use lockstep_chassis::{Settings as Source, config::Span};
+use lockstep_model::{
+    ServerId,
+    version::{Mode, ProductVersion},
+};
+
+/// What a process needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What the engine needs to know.
+    pub settings: Settings,
+    /// The directory that holds the transfer directory.
+    pub root: PathBuf,
+    /// The directory of the index; not below the root.
+    pub state: PathBuf,
+    /// Where the registry is: `sqlite:/path/to/file`.
+    pub registry: lockstep_registry::Location,
+    /// Space on the disk that copies leave free, in bytes.
+    pub reserve_bytes: u64,
+}
+
+/// What the engine needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The server that it belongs to.
+    pub server_id: ServerId,
+    /// How the server takes part (R14).
+    pub mode: Mode,
+    /// The version of the product it runs in.
+    pub version: ProductVersion,
+    /// Where others reach this filesync; empty until the listener has a port.
+    pub advertise: String,
+    /// Where others reach the timeguard of this server; may be empty.
+    pub timeguard: String,
+    /// Everything is compared with the registry this often, whatever else happens (R21).
+    pub reconcile_every: Duration,
+}
+
+impl Config {
+    /// Reads the settings; `None` if one is wrong, which the source tells at the end.
+    pub fn read(source: &mut Source) -> Option<Self> {
+        let server_id = source.required("server-id", "the id of the server, a DNS label");
+        let root = source.required("root", "the directory that holds ums_filetransfer, on one file system");
+        let state = source.required("state", "the directory of this server's index, outside the root");
+        let registry = source.required("registry", "the registry, sqlite:/path/to/registry.sqlite");
+        let mode = source.or("mode", "high-availability, distributed or standalone", "distributed");
+        let version = source.or("version", "the version of the product, such as 12.04.100", "12.04.100");
+        let advertise = source.or("advertise", "where others reach this process, https://host:port; the listener if empty", "");
+        let timeguard = source.or("timeguard", "where others reach the timeguard of this server, https://host:port", "");
+        let every = source.or::<Span>("reconcile-every", "how often everything is compared with the registry", "5m");
+        let reserve_bytes = source.or("reserve-bytes", "space that copies leave free on the disk", "67108864");
+        let settings = Settings {
+            server_id: server_id?,
+            mode: mode?,
+            version: version?,
+            advertise: advertise?,
+            timeguard: timeguard?,
+            reconcile_every: every?.0,
+        };
+        let (root, state): (PathBuf, PathBuf) = (root?, state?);
+        if state.starts_with(&root) {
+            source.problem("state must not be below root: a root that is not mounted would take it along");
+        }
+        if settings.reconcile_every < Duration::from_millis(100) {
+            source.problem("reconcile-every must be at least 100ms");
+        }
+        Some(Self { settings, root, state, registry: registry?, reserve_bytes: reserve_bytes? })
+    }
+}

@@ -1,0 +1,88 @@
+//! A file that is not held although the position has passed its revision.
+
+use std::time::Duration;
+
+use lockstep_model::{Fault, Metadata, Reason};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::held::Wanted;
+
+/// The first wait after a failure; it doubles up to the cycle.
+pub const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// The most exceptions a server has; beyond that its position waits.
+pub const EXCEPTIONS_MAX: usize = 10_000;
+
+/// How far a missing copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Waits for its turn.
+    Pending,
+    /// Bytes are on their way.
+    Copying,
+    /// The last try failed.
+    Failed,
+}
+
+/// Why the last try failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Obstacle {
+    /// The stable reason.
+    pub reason: Reason,
+    /// For a person.
+    pub message: String,
+}
+
+impl Obstacle {
+    /// From any fault.
+    pub fn of(fault: &dyn Fault) -> Self {
+        Self { reason: fault.reason(), message: fault.to_string() }
+    }
+}
+
+impl Fault for Obstacle {
+    fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    fn metadata(&self) -> Metadata {
+        Vec::new()
+    }
+}
+
+/// What is kept of an exception across a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// What should be held.
+    pub wanted: Wanted,
+    /// Why it is not, if a try failed.
+    pub obstacle: Option<Obstacle>,
+    /// Tries that failed in a row.
+    pub failures: u32,
+}
+
+impl Missing {
+    /// Not tried yet.
+    pub fn new(wanted: Wanted) -> Self {
+        Self { wanted, obstacle: None, failures: 0 }
+    }
+}
+
+/// How long to wait after this many failures in a row (at least 1), never longer than the cycle.
+pub fn retry_delay(failures: u32, cycle: Duration) -> Duration {
+    RETRY_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(cycle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R21: retries back off, and never beyond the cycle.
+    #[test]
+    fn retries_back_off_up_to_the_cycle() {
+        let cycle = Duration::from_secs(300);
+        let delays: Vec<u64> = (1..=11).map(|failures| retry_delay(failures, cycle).as_secs()).collect();
+        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(retry_delay(u32::MAX, cycle), cycle);
+    }
+}

@@ -1,0 +1,10 @@
+//! The rules, pure and synchronous: what content is, what to do about a change, who may have which name.
+
+pub mod error;
+pub mod exception;
+pub mod hasher;
+pub mod held;
+pub mod intent;
+pub mod naming;
+pub mod plan;
+pub mod tree;

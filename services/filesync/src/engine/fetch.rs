@@ -1,0 +1,216 @@
+//! Working on what is missing: small files in batches on a lane of their own, so that none waits behind a large one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use lockstep_model::{Digest, Fault as _, Reason, ServerId};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::Instrument as _;
+
+use super::Engine;
+use crate::{
+    domain::{error::FileError, exception::Obstacle, held::Wanted, tree::GROUP_BYTES},
+    ports::{Peer, PeerError, Peers as _, Ports, Store as _, StoreError, Write},
+};
+
+/// Batches of small files that run at once.
+pub(super) const SMALL_BATCHES: usize = 2;
+/// Large files that are received at once.
+pub(super) const LARGE_COPIES: usize = 4;
+/// Files in a batch.
+const BATCH_FILES: usize = 500;
+/// Bytes in a batch; they are held in memory until they are staged.
+const BATCH_BYTES: u64 = 8 << 20;
+/// How long a peer may take to say what it holds.
+const LOCATE_WITHIN: Duration = Duration::from_secs(3);
+/// How long a stream may stand still before another source is tried.
+pub(super) const STALL: Duration = Duration::from_secs(30);
+/// How often the space of a full disk is looked at again.
+const FULL_RETRY: Duration = Duration::from_secs(30);
+/// How long to wait when nothing is due.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Space that a transfer may count on, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Reserved<'a> {
+    reserved_bytes: &'a std::sync::atomic::AtomicU64,
+    bytes: u64,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.reserved_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl<P: Ports> Engine<P> {
+    /// Sets space aside before the first byte is written.
+    pub(super) async fn reserve(&self, bytes: u64) -> Result<Reserved<'_>, FileError> {
+        let free_bytes = self.inner.ports.store.free_bytes().await.map_err(|error| self.disk(error))?;
+        let reserved_bytes = &self.inner.reserved_bytes;
+        let before = reserved_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let reserved = Reserved { reserved_bytes, bytes };
+        if before.saturating_add(bytes) > free_bytes {
+            let (free_bytes, needed_bytes) = (free_bytes.saturating_sub(before), bytes);
+            let error = StoreError::Full { free_bytes, needed_bytes };
+            return Err(FileError::Store { server: self.server().clone(), error });
+        }
+        if bytes > 0 {
+            self.inner.board.end_condition(Reason::DiskFull);
+        }
+        Ok(reserved)
+    }
+
+    /// Starts copies of whatever is due, until the process drains.
+    pub(super) async fn run_fetch(self) {
+        loop {
+            self.dispatch();
+            if let Err(error) = self.sweep_uploads().await {
+                tracing::warn!(%error, "old uploads could not be removed");
+            }
+            let next = self.inner.board.next_due().unwrap_or_else(|| Instant::now() + IDLE);
+            // What is due now but found no room in its lane is started when a copy ends.
+            let next = next.max(Instant::now() + Duration::from_millis(100));
+            tokio::select! {
+                () = self.inner.drain.started() => return,
+                () = self.inner.fetch.notified() => {}
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    fn dispatch(&self) {
+        let now = Instant::now();
+        let (small, large): (Vec<Wanted>, Vec<Wanted>) =
+            self.inner.board.due(now).into_iter().partition(|wanted| wanted.size_bytes <= GROUP_BYTES);
+        let mut small = small.into_iter().peekable();
+        while small.peek().is_some()
+            && let Ok(permit) = Arc::clone(&self.inner.small_lane).try_acquire_owned()
+        {
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            while let Some(next) = small.next_if(|w| batch.len() < BATCH_FILES && bytes + w.size_bytes <= BATCH_BYTES) {
+                bytes += next.size_bytes;
+                batch.push(next);
+            }
+            self.inner.board.copying(&batch, now);
+            let engine = self.clone();
+            let span = tracing::info_span!("fetch", server_id = %self.server(), files = batch.len(), bytes);
+            follow(&span, &batch);
+            let work = async move {
+                engine.fetch_small(batch).await;
+                drop(permit);
+                engine.inner.fetch.notify_one();
+            };
+            self.inner.drain.spawn("fetch", work.instrument(span));
+        }
+        for wanted in large {
+            let Ok(permit) = Arc::clone(&self.inner.large_lane).try_acquire_owned() else { return };
+            self.inner.board.copying(std::slice::from_ref(&wanted), now);
+            let engine = self.clone();
+            let span = tracing::info_span!("fetch", server_id = %self.server(), path = %wanted.path, bytes = wanted.size_bytes);
+            follow(&span, std::slice::from_ref(&wanted));
+            let work = async move {
+                engine.fetch_large(wanted).await;
+                drop(permit);
+                engine.inner.fetch.notify_one();
+            };
+            self.inner.drain.spawn("fetch", work.instrument(span));
+        }
+    }
+
+    /// Notes that a try did not lead to bytes.
+    pub(super) async fn fail_fetch(&self, wanted: &Wanted, obstacle: Obstacle) {
+        let cycle = if obstacle.reason == Reason::DiskFull { FULL_RETRY } else { self.cycle() };
+        tracing::info!(path = %wanted.path, revision = %wanted.revision, reason = %obstacle.reason, %obstacle, result = "failed", "copy");
+        let missing = self.inner.board.failed(wanted, Some(obstacle), Instant::now(), cycle);
+        if let Some(missing) = missing
+            && let Err(error) = self.record(vec![Write::Miss(missing)]).await
+        {
+            tracing::warn!(%error, "a failed copy could not be noted");
+        }
+    }
+
+    /// Which of the peers that were not tried yet hold what is wanted; for what none holds, why.
+    pub(super) async fn find_holders(
+        &self,
+        wanted: Vec<Wanted>,
+        tried: &BTreeSet<ServerId>,
+    ) -> (Vec<(Peer, Vec<Wanted>)>, Vec<(Wanted, Obstacle)>) {
+        let peers = match self.peers().await {
+            Ok(peers) => peers,
+            Err(error) => {
+                let obstacle = Obstacle::of(&error);
+                return (Vec::new(), wanted.into_iter().map(|w| (w, obstacle.clone())).collect());
+            }
+        };
+        let peers: Vec<Peer> = peers.into_iter().filter(|peer| !tried.contains(&peer.server)).collect();
+        let digests: Vec<Digest> =
+            wanted.iter().map(|w| w.digest).collect::<BTreeSet<Digest>>().into_iter().collect();
+        let asked = join_all(peers.iter().map(|peer| {
+            let digests = digests.clone();
+            async move {
+                let answer = timeout(LOCATE_WITHIN, self.inner.ports.peers.locate(peer, digests)).await;
+                answer.unwrap_or_else(|_| Err(silent(peer, LOCATE_WITHIN)))
+            }
+        }))
+        .await;
+        let silent: Vec<String> = peers
+            .iter()
+            .zip(&asked)
+            .filter(|(_, answer)| answer.is_err())
+            .map(|(peer, _)| peer.server.to_string())
+            .collect();
+        let mut found: BTreeMap<usize, Vec<Wanted>> = BTreeMap::new();
+        let mut lost = Vec::new();
+        for (turn, wanted) in wanted.into_iter().enumerate() {
+            // Holders take turns, so that not everything comes from one.
+            let order = (0..peers.len()).map(|at| (at + turn) % peers.len());
+            let holder = order.into_iter().find(|at| asked[*at].as_ref().is_ok_and(|h| h.contains(&wanted.digest)));
+            match holder {
+                Some(at) => found.entry(at).or_default().push(wanted),
+                None => lost.push((wanted.clone(), no_holder(&wanted, &silent))),
+            }
+        }
+        (found.into_iter().map(|(at, wanted)| (peers[at].clone(), wanted)).collect(), lost)
+    }
+
+    /// The peer that a file came from, if it is one that can be asked.
+    pub(super) async fn origin_of(&self, wanted: &Wanted) -> Option<Peer> {
+        self.peers().await.ok()?.into_iter().find(|peer| peer.server == wanted.origin)
+    }
+}
+
+/// Joins the trace of the change; a batch that joins several belongs to the first.
+fn follow(span: &tracing::Span, batch: &[Wanted]) {
+    if let Some(wanted) = batch.iter().find(|wanted| !wanted.traceparent.is_empty()) {
+        lockstep_chassis::trace::follow(span, &wanted.traceparent);
+    }
+}
+
+pub(super) fn silent(peer: &Peer, within: Duration) -> PeerError {
+    PeerError {
+        server: peer.server.clone(),
+        reason: Reason::PeerUnreachable,
+        message: format!("no answer within {} s", within.as_secs()),
+    }
+}
+
+fn no_holder(wanted: &Wanted, silent: &[String]) -> Obstacle {
+    let path = &wanted.path;
+    match silent {
+        [] => Obstacle { reason: Reason::NoHolder, message: format!("no server holds the content of {path}") },
+        _ => Obstacle {
+            reason: Reason::PeerUnreachable,
+            message: format!("no server that answers holds the content of {path}; no answer from {}", silent.join(", ")),
+        },
+    }
+}
+
+/// What a failed read means for the copy.
+pub(super) fn obstacle(error: &PeerError) -> Obstacle {
+    Obstacle { reason: error.reason(), message: error.to_string() }
+}

@@ -1,0 +1,236 @@
+//! Small files: many to a stream, staged and published together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use lockstep_model::{Digest, FilePath, Reason, ServerId};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    Engine,
+    fetch::{STALL, obstacle, silent},
+};
+use crate::{
+    domain::{error::FileError, exception::Obstacle, held::Wanted, intent::Staged},
+    ports::{Part, Parts as _, Peer, PeerError, Peers as _, Ports, Range, Store as _, Write},
+};
+
+impl<P: Ports> Engine<P> {
+    /// Copies a batch: from the origins first, then from whoever holds what is left.
+    pub(super) async fn fetch_small(&self, batch: Vec<Wanted>) {
+        let batch = match self.adopt_present(batch).await {
+            Ok(batch) => batch,
+            Err((batch, error)) => return self.fail_all(batch, &Obstacle::of(&error)).await,
+        };
+        let mut tried = BTreeSet::new();
+        let mut by_origin: BTreeMap<ServerId, (Peer, Vec<Wanted>)> = BTreeMap::new();
+        let mut left = Vec::new();
+        for wanted in batch {
+            match self.origin_of(&wanted).await {
+                Some(peer) => by_origin.entry(peer.server.clone()).or_insert((peer, Vec::new())).1.push(wanted),
+                None => left.push(wanted),
+            }
+        }
+        let mut reasons = BTreeMap::new();
+        for (server, (peer, wanted)) in by_origin {
+            left.append(&mut self.copy_small(&peer, wanted, &mut reasons).await);
+            tried.insert(server);
+        }
+        if left.is_empty() {
+            return;
+        }
+        // An origin may hold what another origin registered, so it is asked again unless it is the only one.
+        let tried = if tried.len() == 1 { tried } else { BTreeSet::new() };
+        let (holders, lost) = self.find_holders(left, &tried).await;
+        for (wanted, why) in lost {
+            let why = reasons.remove(&wanted.digest).unwrap_or(why);
+            self.fail_fetch(&wanted, why).await;
+        }
+        for (peer, wanted) in holders {
+            for wanted in self.copy_small(&peer, wanted, &mut reasons).await {
+                let why = reasons.remove(&wanted.digest).unwrap_or_else(|| Obstacle {
+                    reason: Reason::NoHolder,
+                    message: format!("no server gave the content of {}", wanted.path),
+                });
+                self.fail_fetch(&wanted, why).await;
+            }
+        }
+    }
+
+    async fn fail_all(&self, batch: Vec<Wanted>, obstacle: &Obstacle) {
+        for wanted in batch {
+            self.fail_fetch(&wanted, obstacle.clone()).await;
+        }
+    }
+
+    /// Holds what lies at its path already with the right bytes, and answers the rest.
+    pub(super) async fn adopt_present(&self, batch: Vec<Wanted>) -> Result<Vec<Wanted>, (Vec<Wanted>, FileError)> {
+        let paths: Vec<FilePath> = batch.iter().map(|wanted| wanted.path.clone()).collect();
+        let found = match self.inner.ports.store.stat(paths.clone()).await {
+            Ok(found) => found,
+            Err(error) => return Err((batch, self.disk(error))),
+        };
+        let mut rest = Vec::with_capacity(batch.len());
+        for (wanted, found) in batch.into_iter().zip(found) {
+            if !matches!(found, Ok(Some(_))) {
+                rest.push(wanted);
+                continue;
+            }
+            let _lease = self.inner.leases.acquire([&wanted.path]).await;
+            if !self.inner.board.is_missing(&wanted) {
+                continue;
+            }
+            let adopted = match self.adopt(&wanted).await {
+                Ok(Some(writes)) => self.record(writes).await.map(|()| true),
+                Ok(None) => Ok(false),
+                Err(error) => Err(error),
+            };
+            match adopted {
+                Ok(true) => tracing::info!(path = %wanted.path, revision = %wanted.revision, target = %self.server(), bytes = 0, result = "adopted", "copy"),
+                Ok(false) => rest.push(wanted),
+                Err(error) => {
+                    self.fail_fetch(&wanted, Obstacle::of(&error)).await;
+                }
+            }
+        }
+        Ok(rest)
+    }
+
+    /// Copies from one peer; answers what it did not give, with the reasons by digest.
+    async fn copy_small(
+        &self,
+        peer: &Peer,
+        wanted: Vec<Wanted>,
+        reasons: &mut BTreeMap<Digest, Obstacle>,
+    ) -> Vec<Wanted> {
+        let begun = Instant::now();
+        let bytes = wanted.iter().map(|wanted| wanted.size_bytes).sum();
+        let reserved = match self.reserve(bytes).await {
+            Ok(reserved) => reserved,
+            Err(error) => {
+                if let FileError::Store { error, .. } = &error {
+                    self.disk(error.clone());
+                }
+                reasons.extend(wanted.iter().map(|wanted| (wanted.digest, Obstacle::of(&error))));
+                return wanted;
+            }
+        };
+        let digests: BTreeSet<Digest> = wanted.iter().map(|wanted| wanted.digest).collect();
+        let mut received = BTreeMap::new();
+        if let Err(error) = self.receive_small(peer, &digests, &mut received, reasons).await {
+            for digest in digests.iter().filter(|digest| !received.contains_key(*digest)) {
+                reasons.entry(*digest).or_insert_with(|| obstacle(&error));
+            }
+        }
+        let (here, absent): (Vec<Wanted>, Vec<Wanted>) =
+            wanted.into_iter().partition(|wanted| received.contains_key(&wanted.digest));
+        let files = here.iter().filter_map(|w| Some((w.clone(), received.get(&w.digest)?.clone()))).collect();
+        if let Err(error) = self.land_small(peer, files, begun).await {
+            self.fail_all(here, &Obstacle::of(&error)).await;
+        }
+        drop(reserved);
+        absent
+    }
+
+    async fn receive_small(
+        &self,
+        peer: &Peer,
+        digests: &BTreeSet<Digest>,
+        received: &mut BTreeMap<Digest, Bytes>,
+        reasons: &mut BTreeMap<Digest, Obstacle>,
+    ) -> Result<(), PeerError> {
+        let ranges = digests.iter().map(|digest| Range { digest: *digest, offset: 0 }).collect();
+        let stalled = |_| Err(silent(peer, STALL));
+        let mut parts =
+            timeout(STALL, self.inner.ports.peers.read(peer, ranges)).await.unwrap_or_else(stalled)?;
+        let mut current: Option<(Digest, u64)> = None;
+        while let Some(part) = timeout(STALL, parts.next()).await.unwrap_or_else(|_| Err(silent(peer, STALL)))? {
+            match part {
+                Part::Header { digest, size_bytes } => {
+                    current = Some((digest, size_bytes));
+                    if size_bytes == 0 {
+                        self.keep(peer, digest, Bytes::new(), received, reasons);
+                    }
+                }
+                Part::Chunk { data, .. } => {
+                    if let Some((digest, _)) = current.take().filter(|(digest, _)| digests.contains(digest)) {
+                        self.keep(peer, digest, data, received, reasons);
+                    }
+                }
+                Part::Hashes(_) => {}
+                Part::Refused { digest, error } => drop(reasons.insert(digest, obstacle(&error))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps bytes that are what was asked for, and nothing else (I2).
+    fn keep(
+        &self,
+        peer: &Peer,
+        digest: Digest,
+        data: Bytes,
+        received: &mut BTreeMap<Digest, Bytes>,
+        reasons: &mut BTreeMap<Digest, Obstacle>,
+    ) {
+        if Digest::of(&data) == digest {
+            received.insert(digest, data);
+            return;
+        }
+        tracing::warn!(source = %peer.server, %digest, "a peer sent bytes that do not belong to the digest");
+        let message = format!("server {} sent bytes that do not belong to the digest", peer.server);
+        reasons.insert(digest, Obstacle { reason: Reason::ContentDigestMismatch, message });
+    }
+
+    /// Stages, syncs, publishes and holds what was received.
+    async fn land_small(&self, peer: &Peer, files: Vec<(Wanted, Bytes)>, begun: Instant) -> Result<(), FileError> {
+        let _lease = self.inner.leases.acquire(files.iter().map(|(wanted, _)| &wanted.path)).await;
+        let files: Vec<_> = files.into_iter().filter(|(wanted, _)| self.inner.board.is_missing(wanted)).collect();
+        if files.is_empty() {
+            return Ok(());
+        }
+        let store = &self.inner.ports.store;
+        let contents = files.iter().map(|(wanted, data)| (wanted.staged(), data.clone())).collect();
+        store.stage(contents).await.map_err(|error| self.disk(error))?;
+        fail::fail_point!("filesync.fetch.written");
+        let synced = files.iter().map(|(wanted, _)| (wanted.staged(), Some(wanted.registered_time))).collect();
+        store.sync(synced).await.map_err(|error| self.disk(error))?;
+        fail::fail_point!("filesync.fetch.staged");
+        let staged = files.into_iter().map(|(wanted, _)| Staged { staged: wanted.staged(), wanted }).collect();
+        self.publish_fetched(peer, staged, begun).await
+    }
+
+    /// Publishes and holds staged copies; one log line for each (R46).
+    pub(super) async fn publish_fetched(
+        &self,
+        peer: &Peer,
+        staged: Vec<Staged>,
+        begun: Instant,
+    ) -> Result<(), FileError> {
+        let results = self.publish(&staged, "filesync.fetch").await?;
+        let (mut writes, mut failed, mut copied) = (Vec::new(), Vec::new(), Vec::new());
+        for (file, result) in staged.into_iter().zip(results) {
+            match result {
+                Ok(mut held) => {
+                    writes.append(&mut held);
+                    writes.push(Write::Unjournal(file.staged));
+                    copied.push(file.wanted);
+                }
+                Err(obstacle) => failed.push((file, obstacle)),
+            }
+        }
+        self.record(writes).await?;
+        fail::fail_point!("filesync.fetch.held");
+        let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        for wanted in copied {
+            tracing::info!(path = %wanted.path, revision = %wanted.revision, source = %peer.server, target = %self.server(), bytes = wanted.size_bytes, duration_ms, result = "copied", "copy");
+        }
+        let bad = failed.iter().map(|(file, _)| file.staged.clone()).collect();
+        self.inner.ports.store.discard(bad).await.map_err(|error| self.disk(error))?;
+        for (file, obstacle) in failed {
+            self.record(vec![Write::Unjournal(file.staged)]).await?;
+            self.fail_fetch(&file.wanted, obstacle).await;
+        }
+        Ok(())
+    }
+}

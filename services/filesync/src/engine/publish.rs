@@ -1,0 +1,152 @@
+//! Giving staged bytes their final names, and holding them.
+
+use lockstep_model::{Digest, FilePath};
+
+use super::Engine;
+use crate::{
+    domain::{
+        error::FileError,
+        exception::Obstacle,
+        held::{Held, StagedName, Stat, Wanted},
+        intent::{Intent, Staged},
+        tree::{GROUP_BYTES, Groups},
+    },
+    ports::{Algorithms, Ports, Store as _, StoreError, Write},
+};
+
+/// The largest content whose hash is all there is; larger content has group hashes.
+const SMALL_BYTES_MAX: u64 = GROUP_BYTES;
+
+impl<P: Ports> Engine<P> {
+    /// Publishes and holds registered files; answers those that could not be, which the intent keeps.
+    pub(super) async fn publish_registered(
+        &self,
+        number: u64,
+        files: Vec<Staged>,
+    ) -> Result<Vec<Staged>, FileError> {
+        let results = self.publish(&files, "filesync.register").await?;
+        let (mut writes, mut left) = (Vec::new(), Vec::new());
+        for (file, result) in files.into_iter().zip(results) {
+            match result {
+                Ok(mut held) => writes.append(&mut held),
+                Err(error) => {
+                    tracing::error!(path = %file.wanted.path, %error, "a registered file is not published yet");
+                    left.push(file);
+                }
+            }
+        }
+        writes.push(match left.as_slice() {
+            [] => Write::Settle(number),
+            _ => Write::Intend(number, Intent::Register { files: left.clone() }),
+        });
+        self.record(writes).await?;
+        fail::fail_point!("filesync.register.held");
+        Ok(left)
+    }
+
+    /// Reads the staged bytes anew, and gives those that are right their final names. For each file: what to write to
+    /// the index, or why not. The caller has the lease and the bytes are synced.
+    pub(super) async fn publish(
+        &self,
+        files: &[Staged],
+        point: &'static str,
+    ) -> Result<Vec<Result<Vec<Write>, Obstacle>>, FileError> {
+        let store = &self.inner.ports.store;
+        let names: Vec<StagedName> = files.iter().map(|file| file.staged.clone()).collect();
+        let hashed = store.hash(names, Algorithms::default()).await.map_err(|error| self.disk(error))?;
+        let right: Vec<(&Staged, Stat, Groups)> = files
+            .iter()
+            .zip(hashed)
+            .filter_map(|(file, hashed)| {
+                hashed.filter(|h| h.digest == file.wanted.digest).map(|h| (file, h.stat, h.groups))
+            })
+            .collect();
+        let moves = right.iter().map(|(file, ..)| (file.staged.clone(), file.wanted.path.clone())).collect();
+        let mut published = store.publish(moves).await.map_err(|error| self.disk(error))?;
+        for (result, (file, ..)) in published.iter_mut().zip(&right) {
+            if let Err(StoreError::Occupied { .. } | StoreError::Foreign { .. }) = result {
+                *result = self.displace(&file.wanted, &file.staged).await;
+            }
+        }
+        crash_point(point);
+        let mut outcomes = published.into_iter().zip(right).peekable();
+        let mut results = Vec::with_capacity(files.len());
+        for file in files {
+            let mine = outcomes.next_if(|(_, (right, ..))| std::ptr::eq(*right, file));
+            results.push(match mine {
+                None => Err(changed_in_staging(&file.wanted.path)),
+                Some((Err(error), _)) => Err(Obstacle::of(&self.disk(error))),
+                // A write between the hash and the rename shows in the modification time.
+                Some((Ok(stat), (_, hashed, _))) if !stat.same_content(&hashed) => {
+                    Err(changed_in_staging(&file.wanted.path))
+                }
+                Some((Ok(stat), (_, _, groups))) => Ok(hold(&file.wanted, stat, groups)),
+            });
+        }
+        Ok(results)
+    }
+
+    /// Sets aside what nobody registered at the path (R16), and publishes.
+    async fn displace(&self, wanted: &Wanted, staged: &StagedName) -> Result<Stat, StoreError> {
+        self.set_aside(&wanted.path).await?;
+        let moved = vec![(staged.clone(), wanted.path.clone())];
+        let absent = || StoreError::Absent { path: wanted.path.to_string() };
+        self.inner.ports.store.publish(moved).await?.pop().ok_or_else(absent)?
+    }
+
+    /// Sets aside whatever is at a path.
+    pub(super) async fn set_aside(&self, path: &FilePath) -> Result<(), StoreError> {
+        let store = &self.inner.ports.store;
+        let name = StagedName::new("loose", lockstep_model::clock::Entropy::uuid(&self.inner.ports.entropy));
+        let withdrawn = store.withdraw(vec![(path.clone(), name.clone())]).await?;
+        withdrawn.into_iter().collect::<Result<Vec<()>, StoreError>>()?;
+        let kept = store.set_aside(name, path.clone()).await?;
+        tracing::warn!(%path, %kept, "set aside bytes that nobody registered");
+        Ok(())
+    }
+
+    /// Whether the bytes that are at the path already are the wanted ones; then they are held.
+    pub(super) async fn adopt(&self, wanted: &Wanted) -> Result<Option<Vec<Write>>, FileError> {
+        let hashed = self.inner.ports.store.hash_published(wanted.path.clone()).await;
+        match hashed {
+            Ok(Some(found)) if found.digest == wanted.digest => Ok(Some(hold(wanted, found.stat, found.groups))),
+            Ok(_) | Err(StoreError::Foreign { .. } | StoreError::Changed { .. }) => Ok(None),
+            Err(error) => Err(self.disk(error)),
+        }
+    }
+
+    /// What to write when a copy is given up: its group hashes go with the last path that has the content.
+    pub(super) fn release(&self, path: &FilePath, digest: Digest) -> Vec<Write> {
+        let mut writes = vec![Write::Release(path.clone())];
+        if !self.inner.board.shared(&digest, path) {
+            writes.push(Write::Ungroup(digest));
+        }
+        writes
+    }
+}
+
+/// Two points, because a literal is needed at each.
+fn crash_point(point: &'static str) {
+    match point {
+        "filesync.register" => fail::fail_point!("filesync.register.published"),
+        _ => fail::fail_point!("filesync.fetch.published"),
+    }
+}
+
+fn changed_in_staging(path: &FilePath) -> Obstacle {
+    Obstacle {
+        reason: lockstep_model::Reason::ContentDigestMismatch,
+        message: format!("the bytes of {path} changed in the staging area before they got their name"),
+    }
+}
+
+fn hold(wanted: &Wanted, stat: Stat, groups: Groups) -> Vec<Write> {
+    let Wanted { path, file_id, revision, digest, .. } = wanted.clone();
+    let mut writes = Vec::with_capacity(3);
+    if wanted.size_bytes > SMALL_BYTES_MAX {
+        writes.push(Write::Groups(digest, groups));
+    }
+    writes.push(Write::Hold(path.clone(), Held { file_id, revision, digest, stat }));
+    writes.push(Write::Clear(path));
+    writes
+}

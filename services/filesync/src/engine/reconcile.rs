@@ -1,0 +1,217 @@
+//! A round: read what changed, plan, act. Level-triggered and idempotent; one at a time, shared by all who ask meanwhile.
+
+use lockstep_model::{FilePath, Position, Reason, Revision, record::FILE};
+use lockstep_registry::{ListQuery, Record, Registry as _, RegistryError};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval},
+};
+use tracing::Instrument as _;
+
+use super::{Engine, codec::decode};
+use crate::{
+    domain::{
+        error::FileError,
+        exception::{EXCEPTIONS_MAX, Missing, Obstacle},
+        held::Wanted,
+        plan::{Action, Change, plan},
+    },
+    ports::{Ports, Write},
+};
+
+/// Changes that are read, planned and written to the index at once.
+const PAGE_CHANGES: usize = 1_000;
+/// Everything that waits for one round.
+type Callers = Vec<oneshot::Sender<Result<Round, FileError>>>;
+
+/// What a round led to.
+#[derive(Clone, Copy, Debug)]
+pub struct Round {
+    /// How far the registry was followed.
+    pub position: Position,
+    /// How many files are not held.
+    pub exceptions: usize,
+}
+
+impl<P: Ports> Engine<P> {
+    /// Waits for a round that begins after this call.
+    ///
+    /// # Errors
+    /// `REGISTRY_UNAVAILABLE`, `HISTORY_FORKED`, `STORE_OFFLINE`, `DRAINING`, `OVERLOADED`.
+    pub async fn reconcile(&self) -> Result<Round, FileError> {
+        let (answer, answered) = oneshot::channel();
+        self.inner.rounds.try_send(answer).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => FileError::Overloaded {
+                server: self.server().clone(),
+                what: "callers that wait for a round",
+                limit: super::ROUND_CALLERS_MAX,
+            },
+            mpsc::error::TrySendError::Closed(_) => FileError::Draining { server: self.server().clone() },
+        })?;
+        answered.await.unwrap_or_else(|_| Err(FileError::Draining { server: self.server().clone() }))
+    }
+
+    /// Asks for a round without waiting for it.
+    pub(super) fn request_round(&self) {
+        let (answer, _) = oneshot::channel();
+        // Full means that a round is about to begin anyway.
+        let _ = self.inner.rounds.try_send(answer);
+    }
+
+    /// Runs rounds until the process drains: when asked, at start (R22), and every cycle (R21, R65: monotonic).
+    pub(super) async fn run_rounds(self, mut asked: mpsc::Receiver<oneshot::Sender<Result<Round, FileError>>>) {
+        let mut cycle = interval(self.cycle());
+        cycle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let mut callers = Callers::new();
+            tokio::select! {
+                () = self.inner.drain.started() => return,
+                _ = cycle.tick() => self.inner.board.hurry(tokio::time::Instant::now()),
+                Some(caller) = asked.recv() => callers.push(caller),
+            }
+            while let Ok(caller) = asked.try_recv() {
+                callers.push(caller);
+            }
+            let span = tracing::info_span!("reconcile", server_id = %self.server());
+            let result = self.round().instrument(span).await;
+            if let Err(error) = &result {
+                tracing::debug!(%error, "round failed");
+            }
+            self.inner.health.set("registry", !matches!(result, Err(FileError::Registry(_))));
+            callers.into_iter().for_each(|caller| drop(caller.send(result.clone())));
+        }
+    }
+
+    async fn round(&self) -> Result<Round, FileError> {
+        if let Some(obstacle) = self.inner.board.barred().filter(|o| o.reason == Reason::StoreOffline) {
+            return Err(FileError::Barred { server: self.server().clone(), obstacle });
+        }
+        self.settle().await?;
+        loop {
+            let head = self.registry().head().await?;
+            let position = match self.inner.board.position() {
+                Some(position) => position,
+                None => Position::start(head.epoch),
+            };
+            let page = self.registry().changes(position, FILE.to_owned(), PAGE_CHANGES).await;
+            let page = match page {
+                Ok(page) => page,
+                Err(RegistryError::TooOld { .. }) => return self.snapshot().await,
+                Err(error @ RegistryError::Forked { .. }) => {
+                    if self.inner.board.begin_condition(Obstacle::of(&error)) {
+                        tracing::error!(%error, "the history of the registry was forked; nothing is deleted or originated");
+                    }
+                    return Err(error.into());
+                }
+                Err(error) => return Err(error.into()),
+            };
+            self.inner.board.end_condition(Reason::HistoryForked);
+            let done = page.through == page.head;
+            let moved = self.follow(page.changes, page.through).await?;
+            if done || !moved {
+                return self.finish().await;
+            }
+        }
+    }
+
+    async fn finish(&self) -> Result<Round, FileError> {
+        let position = match self.inner.board.position() {
+            Some(position) => position,
+            None => Position::start(self.registry().head().await?.epoch),
+        };
+        self.registry().acknowledge(self.server().clone(), position).await?;
+        Ok(Round { position, exceptions: self.inner.board.exception_count() })
+    }
+
+    /// Carries out changes and moves the position past them; false if it has to wait because too much is missing.
+    async fn follow(&self, records: Vec<Record>, through: Position) -> Result<bool, FileError> {
+        let changes = changes(records)?;
+        let paths: Vec<FilePath> = changes.iter().map(|change| change.path().clone()).collect();
+        let held = self.inner.board.held(&paths);
+        let held: std::collections::BTreeMap<_, _> =
+            paths.iter().zip(&held).filter_map(|(path, held)| Some((path, held.as_ref()?))).collect();
+        let actions = plan(changes, |path| held.get(path).copied());
+        let fetches = actions.iter().filter(|action| matches!(action, Action::Fetch(_))).count();
+        let known = self.inner.board.exception_count();
+        // A single page is let through even if it is more than the bound, so that a position can always move.
+        if known > 0 && known + fetches > EXCEPTIONS_MAX {
+            return Ok(false);
+        }
+        let mut writes = Vec::with_capacity(actions.len() + 1);
+        for action in actions {
+            match action {
+                Action::Delete { path, .. } => self.remove(path).await?,
+                Action::Adopt { path, revision } => writes.extend(self.note_revision(path, revision)),
+                Action::Fetch(wanted) => writes.push(Write::Miss(Missing::new(wanted))),
+                Action::Forget { path } => writes.push(Write::Clear(path)),
+            }
+        }
+        writes.push(Write::Position(through));
+        self.record(writes).await?;
+        fail::fail_point!("filesync.reconcile.recorded");
+        self.inner.fetch.notify_one();
+        Ok(true)
+    }
+
+    fn note_revision(&self, path: FilePath, revision: Revision) -> Vec<Write> {
+        let held = self.inner.board.held(std::slice::from_ref(&path)).pop().flatten();
+        let clear = Write::Clear(path.clone());
+        held.filter(|held| held.revision != revision)
+            .map(|held| Write::Hold(path, crate::domain::held::Held { revision, ..held }))
+            .into_iter()
+            .chain([clear])
+            .collect()
+    }
+
+    /// Follows the registry from a listing, because the changes after our position are no longer kept.
+    async fn snapshot(&self) -> Result<Round, FileError> {
+        tracing::info!("the position is too old; comparing everything with the registry");
+        let mut query = ListQuery { prefix: FILE.to_owned(), limit: PAGE_CHANGES, tombstones: true, ..ListQuery::default() };
+        let mut first = None;
+        let mut unknown: std::collections::BTreeSet<FilePath> = self.inner.board.held_paths().into_iter().collect();
+        loop {
+            let page = self.registry().list(query.clone()).await?;
+            // The position of the first page: what changed since is read again as changes, which does no harm.
+            first.get_or_insert(page.position);
+            query.after_key = page.records.last().map(|record| record.key.clone()).unwrap_or_default();
+            for change in changes(page.records.clone())? {
+                unknown.remove(change.path());
+            }
+            let position = self.inner.board.position().unwrap_or_else(|| Position::start(page.position.epoch));
+            while !self.follow(page.records.clone(), position).await? {
+                self.inner.fetch.notify_one();
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+            if !page.more {
+                break;
+            }
+        }
+        // Held once, and neither a record nor a tombstone is left: it was deleted long ago (R33). Kept aside all the same.
+        for path in unknown {
+            let _lease = self.inner.leases.acquire([&path]).await;
+            let Some(held) = self.inner.board.held(std::slice::from_ref(&path)).pop().flatten() else { continue };
+            self.set_aside(&path).await.map_err(|error| self.disk(error))?;
+            self.record(self.release(&path, held.digest)).await?;
+        }
+        if let Some(position) = first {
+            self.record(vec![Write::Position(position)]).await?;
+        }
+        self.request_round();
+        self.finish().await
+    }
+}
+
+fn changes(records: Vec<Record>) -> Result<Vec<Change>, FileError> {
+    records.into_iter().map(change).collect()
+}
+
+fn change(record: Record) -> Result<Change, FileError> {
+    let text = &record.key[FILE.len()..];
+    let path: FilePath =
+        text.parse().map_err(|rule| FileError::InvalidPath { text: text.to_owned(), rule })?;
+    if record.deleted {
+        return Ok(Change::Deleted { path, revision: record.revision });
+    }
+    let body = decode(&record)?;
+    Ok(Change::Active(Wanted::of(path, record.revision, body, record.traceparent)))
+}

@@ -1,0 +1,392 @@
+//! Registering files: staged, written down, committed, published, held; in this order, each step durable before the next.
+
+use bytes::Bytes;
+use lockstep_model::{
+    Digest, FileId, FilePath, Md5, Revision, UploadId,
+    clock::{Clock as _, Entropy as _},
+    digest::Sha256,
+    record::{FileRecord, FileState, file_key, name_key},
+};
+use lockstep_registry::{Commit, Committed, Precondition, Record, Registry as _, RegistryError, Request};
+
+use super::{
+    Ask, Engine, Registered,
+    codec::{decode, decode_json, encode, named},
+};
+use crate::{
+    domain::{
+        error::FileError,
+        held::{StagedName, Wanted},
+        intent::{Intent, Staged},
+        naming,
+    },
+    ports::{Algorithms, Hashed, Ports, Store as _, Write},
+};
+
+/// How often names may change under a registration before it gives up.
+const ATTEMPTS_MAX: usize = 16;
+
+/// A file to register.
+#[derive(Clone, Debug)]
+pub struct NewFile {
+    /// Where.
+    pub path: FilePath,
+    /// What.
+    pub source: Source,
+    /// What the caller knows of it.
+    pub declared: Declared,
+}
+
+/// Where bytes come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A complete upload.
+    Upload(UploadId),
+    /// The bytes themselves.
+    Content(Bytes),
+}
+
+/// Digests that the caller knows already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Declared {
+    /// BLAKE3.
+    pub blake3: Option<Digest>,
+    /// MD5.
+    pub md5: Option<Md5>,
+    /// SHA-256.
+    pub sha256: Option<Sha256>,
+}
+
+impl<P: Ports> Engine<P> {
+    /// Registers files in one transaction; see the contract of `RegisterFiles`.
+    ///
+    /// # Errors
+    /// As the contract says; after one other than `REGISTRY_UNAVAILABLE` nothing happened.
+    pub async fn register(&self, ask: Ask, files: Vec<NewFile>) -> Result<Vec<Registered>, FileError> {
+        let engine = self.clone();
+        self.detached(async move { engine.register_now(&ask, files).await }).await
+    }
+
+    async fn register_now(&self, ask: &Ask, files: Vec<NewFile>) -> Result<Vec<Registered>, FileError> {
+        self.may_originate()?;
+        let request = request(ask, &files);
+        let paths: Vec<FilePath> = files.iter().map(|file| file.path.clone()).collect();
+        if let Some(revision) = self.known_request(&request).await? {
+            return self.replay(revision, &paths).await;
+        }
+        self.catch_up_with(&paths, ask).await?;
+        let uploads: Vec<UploadId> = files.iter().filter_map(NewFile::upload).collect();
+        let claimed = self.claim_uploads(&ask.caller, &uploads)?;
+        let mut staged = Vec::with_capacity(files.len());
+        let result = match self.stage(files, &claimed, &mut staged).await {
+            Ok(()) => self.commit_staged(ask, request, &staged).await,
+            Err(error) => Err(error),
+        };
+        match &result {
+            Ok(_) => self.end_uploads(&uploads).await?,
+            // The outcome is not known: the intent keeps the bytes until the registry says what happened.
+            Err(FileError::Registry(RegistryError::Unavailable { .. })) => self.forget_uploads(&uploads),
+            Err(_) => {
+                self.return_uploads(claimed);
+                let inline = staged.iter().filter(|file| file.staged.as_str().starts_with(INLINE));
+                let inline = inline.map(|file| file.staged.clone()).collect();
+                self.inner.ports.store.discard(inline).await.map_err(|error| self.disk(error))?;
+            }
+        }
+        result
+    }
+
+    async fn known_request(&self, request: &Request) -> Result<Option<Revision>, FileError> {
+        self.registry().find_request(request.clone()).await.map_err(|error| named(error, &request.id))
+    }
+
+    /// A path that is held here but registered no more has to be given up first; our position is behind.
+    async fn catch_up_with(&self, paths: &[FilePath], ask: &Ask) -> Result<(), FileError> {
+        let behind = |engine: &Self| engine.inner.board.held(paths).iter().any(Option::is_some);
+        if behind(self) {
+            self.check_free(paths, &ask.label()).await?;
+            self.reconcile().await?;
+        }
+        Ok(())
+    }
+
+    /// Puts all bytes into staging, durable, and proves that they are what was sent and declared.
+    async fn stage(
+        &self,
+        files: Vec<NewFile>,
+        claimed: &[super::uploads::Complete],
+        staged: &mut Vec<Staged>,
+    ) -> Result<(), FileError> {
+        let (store, entropy) = (&self.inner.ports.store, &self.inner.ports.entropy);
+        let registered_time = self.inner.ports.clock.now();
+        let registered_time = registered_time.round(jiff::Unit::Microsecond).unwrap_or(registered_time);
+        let sha256 = files.iter().any(|file| file.declared.sha256.is_some());
+        let inline_bytes = files.iter().filter_map(NewFile::content).map(|content| content.len() as u64).sum();
+        let _reserved = self.reserve(inline_bytes).await?;
+        let (mut contents, mut received, mut uploads) = (Vec::new(), Vec::new(), claimed.iter());
+        for file in &files {
+            let (name, expected, md5, size) = match &file.source {
+                Source::Content(content) => {
+                    let name = StagedName::new(INLINE, entropy.uuid());
+                    contents.push((name.clone(), content.clone()));
+                    (name, Digest::of(content), None, content.len() as u64)
+                }
+                Source::Upload(id) => {
+                    let upload = uploads.next().filter(|upload| upload.id == *id);
+                    let unknown = || FileError::UploadNotFound { upload: *id, server: self.server().clone() };
+                    let upload = upload.ok_or_else(unknown)?;
+                    (upload.staged(), upload.digest, Some(upload.md5), upload.size_bytes)
+                }
+            };
+            received.push((expected, md5));
+            let wanted = Wanted {
+                path: file.path.clone(),
+                file_id: FileId::random(entropy),
+                revision: Revision::ZERO,
+                digest: expected,
+                md5: md5.unwrap_or(Md5::from_bytes([0; 16])),
+                size_bytes: size,
+                registered_time,
+                origin: self.server().clone(),
+                traceparent: String::new(),
+            };
+            staged.push(Staged { wanted, staged: name });
+        }
+        store.stage(contents).await.map_err(|error| self.disk(error))?;
+        let names = staged.iter().map(|file| (file.staged.clone(), Some(registered_time))).collect();
+        store.sync(names).await.map_err(|error| self.disk(error))?;
+        fail::fail_point!("filesync.register.staged");
+        // Uploads carry an MD5 from the stream; reading it again would cost more than everything else.
+        let md5 = received.iter().any(|(_, md5)| md5.is_none());
+        let names = staged.iter().map(|file| file.staged.clone()).collect();
+        let hashed = store.hash(names, Algorithms { md5, sha256 }).await.map_err(|error| self.disk(error))?;
+        for (((file, hashed), staged), (expected, known)) in files.iter().zip(hashed).zip(staged).zip(received) {
+            let changed = || FileError::StagingChanged { path: file.path.clone(), server: self.server().clone() };
+            let hashed = hashed.filter(|hashed| hashed.digest == expected).ok_or_else(changed)?;
+            staged.wanted.md5 = known.or(hashed.md5).ok_or_else(changed)?;
+            check_declared(file, &hashed, staged.wanted.md5)?;
+        }
+        Ok(())
+    }
+
+    async fn commit_staged(&self, ask: &Ask, request: Request, staged: &[Staged]) -> Result<Vec<Registered>, FileError> {
+        let paths: Vec<FilePath> = staged.iter().map(|file| file.wanted.path.clone()).collect();
+        let _lease = self.inner.leases.acquire(&paths).await;
+        self.check_no_loose(&paths, ask).await?;
+        let number = self.number();
+        let _active = self.inner.intents.begin(number);
+        self.record(vec![Write::Intend(number, Intent::Register { files: staged.to_vec() })]).await?;
+        staged.iter().for_each(|file| self.inner.board.stage(file.wanted.digest, Some(file.staged.clone())));
+        fail::fail_point!("filesync.register.intended");
+        let committed = match self.commit(ask, request, staged).await {
+            Ok(committed) => committed,
+            Err(error @ FileError::Registry(RegistryError::Unavailable { .. })) => {
+                // Kept: the next round asks the registry what became of it.
+                self.inner.intents.leave(number, Intent::Register { files: staged.to_vec() });
+                return Err(error);
+            }
+            Err(error) => {
+                self.record(vec![Write::Settle(number)]).await?;
+                staged.iter().for_each(|file| self.inner.board.stage(file.wanted.digest, None));
+                return Err(error);
+            }
+        };
+        fail::fail_point!("filesync.register.committed");
+        if committed.replayed {
+            self.record(vec![Write::Settle(number)]).await?;
+            return self.replay(committed.revision, &paths).await;
+        }
+        let files: Vec<Staged> = staged.iter().map(|file| file.at(committed.revision, &ask.traceparent)).collect();
+        let left = self.publish_registered(number, files.clone()).await?;
+        if !left.is_empty() {
+            self.inner.intents.leave(number, Intent::Register { files: left });
+        }
+        let ahead = files.iter().map(|file| (file.wanted.path.clone(), committed.revision, ask.traceparent.clone()));
+        self.inner.board.hold_ahead(ahead);
+        self.request_round();
+        Ok(files.into_iter().map(|file| file.registered(committed.revision, ask)).collect())
+    }
+
+    /// Refuses paths that a loose file occupies (decision 10).
+    async fn check_no_loose(&self, paths: &[FilePath], ask: &Ask) -> Result<(), FileError> {
+        let found = self.inner.ports.store.stat(paths.to_vec()).await.map_err(|error| self.disk(error))?;
+        for (path, found) in paths.iter().zip(found) {
+            match found {
+                Ok(None) => {}
+                // Something that is no file is loose too.
+                Ok(Some(_)) | Err(crate::ports::StoreError::Foreign { .. }) => {
+                    self.check_free(std::slice::from_ref(path), &ask.label()).await?;
+                    return Err(FileError::LooseFile { path: path.clone(), server: self.server().clone() });
+                }
+                Err(error) => return Err(self.disk(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses paths that are registered; with which revision, tells the error.
+    async fn check_free(&self, paths: &[FilePath], label: &str) -> Result<(), FileError> {
+        let latest = self.registry().get_latest(paths.iter().map(file_key).collect()).await?;
+        for (path, record) in paths.iter().zip(latest) {
+            let Some(record) = record.filter(|record| !record.deleted) else { continue };
+            let body = decode(&record)?;
+            if body.registered_by != label {
+                let (revision, digest, origin) = (record.revision, body.digest, body.origin);
+                return Err(FileError::Exists { path: path.clone(), revision, digest, origin });
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, ask: &Ask, request: Request, staged: &[Staged]) -> Result<Committed, FileError> {
+        let paths: Vec<FilePath> = staged.iter().map(|file| file.wanted.path.clone()).collect();
+        for _ in 0..ATTEMPTS_MAX {
+            let latest = self.registry().get_latest(paths.iter().map(file_key).collect()).await?;
+            if let Some(revision) = recognise(&latest, &ask.label())? {
+                return Ok(Committed { revision, head: self.registry().head().await?, replayed: true });
+            }
+            self.check_free(&paths, &ask.label()).await?;
+            let keys = naming::keys_of(&paths);
+            let records = self.registry().get(keys.clone()).await?;
+            let mut names = naming::Names::new();
+            for (key, record) in keys.into_iter().zip(records) {
+                if let Some(record) = record {
+                    names.insert(key, (record.revision, decode_json(&record)?));
+                }
+            }
+            let claims = naming::claim(&paths, &names)
+                .map_err(|clash| FileError::PathConflict { path: clash.path, other: clash.other })?;
+            let commit = transaction(ask, request.clone(), staged, claims)?;
+            match self.registry().commit(commit).await {
+                // Somebody changed a name in between: decide again.
+                Err(RegistryError::Refused { .. }) => {}
+                other => return other.map_err(|error| named(error, ask.request_id.as_str())),
+            }
+        }
+        let cause = "other changes of the same names kept coming in between".to_owned();
+        Err(RegistryError::Unavailable { cause }.into())
+    }
+
+    /// The first answer of a request that is known, from the log, or from the record where the log is compacted.
+    async fn replay(&self, revision: Revision, paths: &[FilePath]) -> Result<Vec<Registered>, FileError> {
+        let latest = self.registry().get_latest(paths.iter().map(file_key).collect()).await?;
+        let mut answer = Vec::with_capacity(paths.len());
+        for (path, record) in paths.iter().zip(latest) {
+            let record = record.ok_or_else(|| FileError::NotFound { path: path.clone() })?;
+            let mut body = decode(&record)?;
+            body.deleted_by = None;
+            answer.push(Registered { path: path.clone(), revision, record: body });
+        }
+        Ok(answer)
+    }
+}
+
+/// Staged names of content that came inside a call; nobody can ask for it again.
+const INLINE: &str = "inline";
+
+impl NewFile {
+    /// Bytes that came inside the call.
+    pub(crate) fn inline_bytes(&self) -> usize {
+        self.content().map_or(0, Bytes::len)
+    }
+
+    fn upload(&self) -> Option<UploadId> {
+        match &self.source {
+            Source::Upload(id) => Some(*id),
+            Source::Content(_) => None,
+        }
+    }
+
+    fn content(&self) -> Option<&Bytes> {
+        match &self.source {
+            Source::Upload(_) => None,
+            Source::Content(content) => Some(content),
+        }
+    }
+}
+
+impl Staged {
+    fn at(&self, revision: Revision, traceparent: &str) -> Self {
+        let mut file = self.clone();
+        file.wanted.revision = revision;
+        traceparent.clone_into(&mut file.wanted.traceparent);
+        file
+    }
+
+    fn registered(self, revision: Revision, ask: &Ask) -> Registered {
+        Registered { path: self.wanted.path.clone(), revision, record: self.record(ask) }
+    }
+
+    fn record(&self, ask: &Ask) -> FileRecord {
+        FileRecord {
+            file_id: self.wanted.file_id,
+            digest: self.wanted.digest,
+            md5: self.wanted.md5,
+            size_bytes: self.wanted.size_bytes,
+            registered_time: self.wanted.registered_time,
+            origin: self.wanted.origin.clone(),
+            state: FileState::Active,
+            registered_by: ask.label(),
+            deleted_by: None,
+        }
+    }
+}
+
+fn transaction(ask: &Ask, request: Request, staged: &[Staged], claims: naming::Claims) -> Result<Commit, FileError> {
+    let mut commit =
+        Commit { request: Some(request), traceparent: ask.traceparent.clone(), ..Commit::default() };
+    for file in staged {
+        let key = file_key(&file.wanted.path);
+        commit.preconditions.push(Precondition::Absent(key.clone()));
+        commit.puts.push((key, encode(&file.record(ask))?));
+    }
+    for (key, record) in claims.new {
+        commit.preconditions.push(Precondition::Absent(key.clone()));
+        commit.puts.push((key, encode(&record)?));
+    }
+    commit.preconditions.extend(claims.kept.into_iter().map(|(key, revision)| Precondition::At(key, revision)));
+    debug_assert!(staged.iter().all(|file| {
+        commit.puts.iter().any(|(key, _)| *key == name_key(&file.wanted.path.folded()))
+    }));
+    Ok(commit)
+}
+
+/// The revision of this very request, if a record or a tombstone at one of its paths was made by it.
+fn recognise(latest: &[Option<Record>], label: &str) -> Result<Option<Revision>, FileError> {
+    for record in latest.iter().flatten() {
+        if decode(record)?.registered_by == label {
+            return Ok(Some(record.revision));
+        }
+    }
+    Ok(None)
+}
+
+fn request(ask: &Ask, files: &[NewFile]) -> Request {
+    let mut hasher = blake3::Hasher::new();
+    for file in files {
+        let source = match &file.source {
+            Source::Upload(id) => id.to_string(),
+            Source::Content(content) => Digest::of(content).to_string(),
+        };
+        for text in [file.path.as_str(), &source] {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        }
+    }
+    let fingerprint = hasher.finalize().to_hex().to_string();
+    Request { caller: ask.caller.clone(), id: ask.request_id.to_string(), fingerprint }
+}
+
+fn check_declared(file: &NewFile, hashed: &Hashed, md5: Md5) -> Result<(), FileError> {
+    let check = |algorithm: &'static str, declared: Option<String>, actual: String| match declared {
+        Some(declared) if declared != actual => {
+            Err(FileError::DigestMismatch { path: file.path.clone(), algorithm, declared, actual })
+        }
+        _ => Ok(()),
+    };
+    let declared = file.declared;
+    check("BLAKE3", declared.blake3.map(String::from), hashed.digest.to_string())?;
+    check("MD5", declared.md5.map(String::from), md5.to_string())?;
+    let sha256 = hashed.sha256.map_or_else(String::new, String::from);
+    check("SHA-256", declared.sha256.map(String::from), sha256)
+}

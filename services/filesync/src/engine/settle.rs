@@ -1,0 +1,152 @@
+//! Settling what was begun before a crash, or before the registry fell silent in the middle of a commit.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use lockstep_model::{Digest, FilePath, record::file_key};
+use lockstep_registry::Registry as _;
+
+use super::{Engine, codec::decode};
+use crate::{
+    domain::{
+        error::FileError,
+        held::StagedName,
+        intent::{Intent, Staged},
+    },
+    ports::{Algorithms, Ports, Store as _, Write},
+};
+
+/// Intents that nobody works on, and the numbers of those that somebody does.
+#[derive(Debug, Default)]
+pub(super) struct Intents {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    left: BTreeMap<u64, Intent>,
+    active: BTreeSet<u64>,
+}
+
+/// Somebody works on an intent, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Active<'a> {
+    intents: &'a Intents,
+    number: u64,
+}
+
+impl Intents {
+    pub(super) fn new(left: impl IntoIterator<Item = (u64, Intent)>) -> Self {
+        let state = State { left: left.into_iter().collect(), active: BTreeSet::new() };
+        Self { state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begin(&self, number: u64) -> Active<'_> {
+        self.state().active.insert(number);
+        Active { intents: self, number }
+    }
+
+    /// Leaves it to the next round.
+    pub(super) fn leave(&self, number: u64, intent: Intent) {
+        self.state().left.insert(number, intent);
+    }
+
+    /// Takes what nobody works on; what is not settled has to be left again.
+    fn take(&self) -> BTreeMap<u64, Intent> {
+        let mut state = self.state();
+        let State { left, active } = &mut *state;
+        let (busy, free) = std::mem::take(left).into_iter().partition(|(number, _)| active.contains(number));
+        *left = busy;
+        free
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.intents.state().active.remove(&self.number);
+    }
+}
+
+impl<P: Ports> Engine<P> {
+    /// Settles every intent that nobody works on.
+    pub(super) async fn settle(&self) -> Result<(), FileError> {
+        let mut intents = self.inner.intents.take();
+        while let Some((number, intent)) = intents.pop_first() {
+            let result = match intent.clone() {
+                Intent::Register { files } => self.settle_register(number, files).await,
+                Intent::Delete { path, staged, digest } => self.settle_delete(number, path, staged, digest).await,
+            };
+            if let Err(error) = result {
+                self.inner.intents.leave(number, intent);
+                intents.into_iter().for_each(|(number, intent)| self.inner.intents.leave(number, intent));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The registry says whether the files were committed: the live record carries the `file_id`, or it does not.
+    async fn settle_register(&self, number: u64, files: Vec<Staged>) -> Result<(), FileError> {
+        let paths: Vec<FilePath> = files.iter().map(|file| file.wanted.path.clone()).collect();
+        let _lease = self.inner.leases.acquire(&paths).await;
+        let latest = self.registry().get_latest(paths.iter().map(file_key).collect()).await?;
+        let (mut committed, mut dropped) = (Vec::new(), Vec::new());
+        for (mut file, record) in files.into_iter().zip(latest) {
+            match record.filter(|record| !record.deleted) {
+                Some(record) if decode(&record)?.file_id == file.wanted.file_id => {
+                    file.wanted.revision = record.revision;
+                    committed.push(file);
+                }
+                _ => dropped.push(file.staged),
+            }
+        }
+        tracing::info!(committed = committed.len(), dropped = dropped.len(), "settling an interrupted registration");
+        let mut writes = Vec::new();
+        let mut unpublished = Vec::new();
+        for file in committed {
+            // After a crash behind the rename the bytes have their final name already.
+            match self.adopt(&file.wanted).await? {
+                Some(mut held) => writes.append(&mut held),
+                None => unpublished.push(file),
+            }
+        }
+        self.record(writes).await?;
+        let left = self.publish_registered(number, unpublished).await?;
+        if !left.is_empty() {
+            self.inner.intents.leave(number, Intent::Register { files: left });
+        }
+        self.inner.ports.store.discard(dropped).await.map_err(|error| self.disk(error))
+    }
+
+    /// Whatever the intent moved into staging is unlinked if it is ours, else set aside; the rest is planned again.
+    pub(super) async fn settle_delete(
+        &self,
+        number: u64,
+        path: FilePath,
+        staged: StagedName,
+        digest: Digest,
+    ) -> Result<(), FileError> {
+        let store = &self.inner.ports.store;
+        let hashed = store.hash(vec![staged.clone()], Algorithms::default()).await.map_err(|error| self.disk(error))?;
+        let mut writes = vec![Write::Settle(number)];
+        let found = hashed.into_iter().flatten().next();
+        if found.is_some() {
+            writes.splice(0..0, self.release(&path, digest));
+        }
+        if found.as_ref().is_some_and(|found| found.digest != digest) {
+            let kept = store.set_aside(staged.clone(), path.clone()).await.map_err(|error| self.disk(error))?;
+            tracing::warn!(%path, %kept, "set aside bytes that were not the registered ones");
+        }
+        self.record(writes).await?;
+        fail::fail_point!("filesync.delete.released");
+        store.discard(vec![staged]).await.map_err(|error| self.disk(error))?;
+        fail::fail_point!("filesync.delete.unlinked");
+        Ok(())
+    }
+}

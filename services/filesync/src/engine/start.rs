@@ -1,0 +1,132 @@
+//! Starting: what a process does before it is ready, and the tasks that then run until it drains.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use lockstep_chassis::{Drain, Health};
+use lockstep_model::{Reason, StoreId, record::ServerRecord};
+use tokio::{
+    sync::{Notify, Semaphore, mpsc},
+    time::sleep,
+};
+
+use super::{Adapters, Engine, Inner, ROUND_CALLERS_MAX, board::Board, fetch, settle::Intents, uploads::Uploads};
+use crate::{
+    config::Settings,
+    domain::exception::Obstacle,
+    ports::{Index as _, IndexError, Loaded, Ports, Store as _, Write},
+};
+
+/// How often a store that is not there, or a registry that does not answer, is tried again.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+impl<P: Ports> Engine<P> {
+    /// Loads what is known and starts the tasks. Does not wait for the registry, nor for the store.
+    ///
+    /// # Errors
+    /// [`IndexError`] if the index cannot be read.
+    pub async fn start(
+        settings: Settings,
+        ports: Adapters<P>,
+        drain: Drain,
+        health: Health,
+    ) -> Result<Self, IndexError> {
+        let loaded = ports.index.load().await?;
+        let (rounds, asked) = mpsc::channel(ROUND_CALLERS_MAX);
+        let next = loaded.intents.iter().map(|(number, _)| number + 1).max().unwrap_or(1);
+        let engine = Self {
+            inner: Arc::new(Inner {
+                board: Board::new(&loaded),
+                leases: super::Leases::default(),
+                uploads: Uploads::default(),
+                roster: super::Roster::default(),
+                intents: Intents::new(loaded.intents.iter().cloned()),
+                numbers: AtomicU64::new(next),
+                reserved_bytes: AtomicU64::new(0),
+                rounds,
+                fetch: Notify::new(),
+                small_lane: Arc::new(Semaphore::new(fetch::SMALL_BATCHES)),
+                large_lane: Arc::new(Semaphore::new(fetch::LARGE_COPIES)),
+                send_lane: Arc::new(Semaphore::new(super::content::SENDS_MAX)),
+                settings,
+                ports,
+                drain: drain.clone(),
+                health,
+            }),
+        };
+        let starting = engine.clone();
+        drain.spawn("start", async move {
+            if let Some(store_id) = starting.open_store(loaded).await {
+                let (announcing, fetching) = (starting.clone(), starting.clone());
+                starting.inner.drain.spawn("announce", announcing.run_announce(store_id));
+                starting.inner.drain.spawn("fetch", fetching.run_fetch());
+                starting.run_rounds(asked).await;
+            }
+        });
+        Ok(engine)
+    }
+
+    /// Waits for the store that belongs to the index; `None` if the process drains first.
+    async fn open_store(&self, loaded: Loaded) -> Option<StoreId> {
+        let fresh = StoreId::random(&self.inner.ports.entropy);
+        loop {
+            match self.inner.ports.store.claim(loaded.store, fresh).await {
+                Ok(store) => match self.adopt_store(store, &loaded).await {
+                    Ok(()) => return Some(store),
+                    Err(error) => tracing::error!(%error, "the store cannot be used yet"),
+                },
+                Err(error) => {
+                    if self.inner.board.begin_condition(Obstacle::of(&error)) {
+                        tracing::error!(%error, "the store is not used; nothing is served, copied or deleted");
+                    }
+                }
+            }
+            tokio::select! {
+                () = self.inner.drain.started() => return None,
+                () = sleep(RETRY_EVERY) => {}
+            }
+        }
+    }
+
+    async fn adopt_store(&self, store: StoreId, loaded: &Loaded) -> Result<(), crate::domain::error::FileError> {
+        self.record(vec![Write::Store(store)]).await?;
+        let kept: BTreeSet<_> = (loaded.intents.iter().flat_map(|(_, intent)| intent.staged()).cloned())
+            .chain(loaded.journal.iter().map(|(name, _)| name.clone()))
+            .chain(loaded.uploads.iter().map(super::uploads::staged_of))
+            .collect();
+        let disk = &self.inner.ports.store;
+        let found = disk.staged().await.map_err(|error| self.disk(error))?;
+        let left = found.into_iter().map(|(name, _)| name).filter(|name| !kept.contains(name)).collect();
+        disk.discard(left).await.map_err(|error| self.disk(error))?;
+        self.restore_uploads(&loaded.uploads).await?;
+        self.inner.board.end_condition(Reason::StoreOffline);
+        self.inner.board.end_condition(Reason::StoreReadOnly);
+        self.inner.health.set("store", true);
+        Ok(())
+    }
+
+    /// Announces this server, as often as it takes.
+    async fn run_announce(self, store_id: StoreId) {
+        let settings = &self.inner.settings;
+        let record = ServerRecord {
+            mode: settings.mode,
+            version: settings.version.clone(),
+            filesync: settings.advertise.clone(),
+            timeguard: settings.timeguard.clone(),
+            store_id,
+        };
+        loop {
+            match self.announce(&record).await {
+                Ok(()) => return,
+                Err(error) => tracing::debug!(%error, "not announced yet"),
+            }
+            tokio::select! {
+                () = self.inner.drain.started() => return,
+                () = sleep(RETRY_EVERY) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Uploads: bytes on their way into staging, which one caller may continue and one commit may take.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use lockstep_model::{Digest, Md5, UploadId};
+use tokio::time::Instant;
+
+use super::Engine;
+use crate::{
+    domain::{error::FileError, hasher::ContentHasher, held::{StagedName, Stat}},
+    ports::{Algorithms, Place, Ports, Store as _, Upload, Write},
+};
+
+/// The largest content: 64 GiB.
+pub const UPLOAD_BYTES_MAX: u64 = 64 << 30;
+/// How many uploads a server keeps at a time.
+const UPLOADS_MAX: usize = 4_096;
+/// An upload that nobody continued for so long, of this process's own time, is removed.
+const IDLE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// How much is read at once when an upload is hashed again.
+const READ_BYTES: usize = 1 << 20;
+
+/// The uploads of a server.
+#[derive(Debug, Default)]
+pub(super) struct Uploads {
+    known: Mutex<BTreeMap<UploadId, Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    upload: Upload,
+    touched: Instant,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Somebody writes to it, or a commit has it.
+    Busy,
+    /// So many bytes are safe; the hash of them, unless this process never saw them.
+    Resting { committed_bytes: u64, hasher: Option<Box<ContentHasher>> },
+    /// All bytes are safe.
+    Complete(Complete),
+}
+
+/// A complete upload.
+#[derive(Clone, Debug)]
+pub(super) struct Complete {
+    pub(super) id: UploadId,
+    pub(super) digest: Digest,
+    pub(super) md5: Md5,
+    pub(super) size_bytes: u64,
+}
+
+impl Complete {
+    pub(super) fn staged(&self) -> StagedName {
+        StagedName::new("upload", self.id)
+    }
+}
+
+pub(super) fn staged_of(upload: &Upload) -> StagedName {
+    StagedName::new("upload", upload.id)
+}
+
+/// An upload that is being written.
+#[derive(Debug)]
+pub struct Writer {
+    upload: Upload,
+    committed_bytes: u64,
+    hasher: Box<ContentHasher>,
+}
+
+/// How far an upload is.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Bytes that are safe.
+    pub committed_bytes: u64,
+    /// The digests, once it is complete.
+    pub digests: Option<(Digest, Md5)>,
+}
+
+const ALGORITHMS: Algorithms = Algorithms { md5: true, sha256: false };
+
+impl<P: Ports> Engine<P> {
+    fn uploads(&self) -> MutexGuard<'_, BTreeMap<UploadId, Known>> {
+        self.inner.uploads.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins an upload, or continues one at `offset`.
+    ///
+    /// # Errors
+    /// `OFFSET_MISMATCH`, `SIZE_LIMIT_EXCEEDED`, `DISK_FULL`, `UPLOAD_NOT_FOUND` for somebody else's, `OVERLOADED`.
+    pub async fn begin_upload(&self, upload: Upload, offset: u64) -> Result<Writer, FileError> {
+        self.may_originate()?;
+        let id = upload.id;
+        if upload.size_bytes > UPLOAD_BYTES_MAX {
+            let what = "a file".to_owned();
+            return Err(FileError::TooLarge { what, limit: UPLOAD_BYTES_MAX, actual: upload.size_bytes });
+        }
+        let (committed_bytes, hasher, new) = self.take_upload(&upload, offset)?;
+        let result = self.prepare_upload(&upload, committed_bytes, hasher, new).await;
+        if result.is_err() {
+            match new {
+                true => drop(self.uploads().remove(&id)),
+                false => self.rest(&upload, State::Resting { committed_bytes, hasher: None }),
+            }
+        }
+        result
+    }
+
+    /// Marks the upload as busy, if it is the caller's and stands at `offset`.
+    fn take_upload(&self, upload: &Upload, offset: u64) -> Result<(u64, Option<Box<ContentHasher>>, bool), FileError> {
+        let id = upload.id;
+        let mut uploads = self.uploads();
+        let count = uploads.len();
+        let Some(known) = uploads.get_mut(&id) else {
+            if count >= UPLOADS_MAX {
+                return Err(FileError::Overloaded { server: self.server().clone(), what: "uploads", limit: UPLOADS_MAX });
+            }
+            if offset != 0 {
+                return Err(FileError::OffsetMismatch { upload: id, expected: 0, actual: offset });
+            }
+            uploads.insert(id, Known { upload: upload.clone(), touched: Instant::now(), state: State::Busy });
+            return Ok((0, None, true));
+        };
+        if known.upload.caller != upload.caller || known.upload.size_bytes != upload.size_bytes {
+            return Err(FileError::UploadNotFound { upload: id, server: self.server().clone() });
+        }
+        let stands = match &known.state {
+            State::Busy => return Err(FileError::Overloaded { server: self.server().clone(), what: "writers of this upload", limit: 1 }),
+            State::Resting { committed_bytes, .. } => *committed_bytes,
+            State::Complete(complete) => complete.size_bytes,
+        };
+        if stands != offset {
+            return Err(FileError::OffsetMismatch { upload: id, expected: stands, actual: offset });
+        }
+        match std::mem::replace(&mut known.state, State::Busy) {
+            State::Resting { hasher, .. } => Ok((offset, hasher, false)),
+            _ => Ok((offset, None, false)),
+        }
+    }
+
+    async fn prepare_upload(
+        &self,
+        upload: &Upload,
+        committed_bytes: u64,
+        hasher: Option<Box<ContentHasher>>,
+        new: bool,
+    ) -> Result<Writer, FileError> {
+        let store = &self.inner.ports.store;
+        drop(self.reserve(upload.size_bytes - committed_bytes).await?);
+        if new {
+            self.record(vec![Write::Upload(upload.clone())]).await?;
+        }
+        let name = staged_of(upload);
+        store.truncate(&name, committed_bytes).await.map_err(|error| self.disk(error))?;
+        let hasher = match hasher {
+            Some(hasher) => hasher,
+            None => Box::new(self.hash_again(&name, committed_bytes).await?),
+        };
+        Ok(Writer { upload: upload.clone(), committed_bytes, hasher })
+    }
+
+    async fn hash_again(&self, name: &StagedName, size_bytes: u64) -> Result<ContentHasher, FileError> {
+        let (mut hasher, mut offset) = (ContentHasher::new(ALGORITHMS), 0);
+        while offset < size_bytes {
+            let read = self.inner.ports.store.read(Place::Staged(name.clone()), offset, READ_BYTES).await;
+            let bytes = read.map_err(|error| self.disk(error))?;
+            if bytes.is_empty() {
+                break;
+            }
+            hasher.update(&bytes);
+            offset += bytes.len() as u64;
+        }
+        Ok(hasher)
+    }
+
+    /// The next bytes of an upload. They are not safe before [`Engine::end_upload`].
+    ///
+    /// # Errors
+    /// `OFFSET_MISMATCH`, `SIZE_LIMIT_EXCEEDED`, `DISK_FULL`.
+    pub async fn write_upload(&self, writer: &mut Writer, offset: u64, data: Bytes) -> Result<(), FileError> {
+        let expected = writer.committed_bytes;
+        if offset != expected {
+            return Err(FileError::OffsetMismatch { upload: writer.upload.id, expected, actual: offset });
+        }
+        let end = expected + data.len() as u64;
+        if end > writer.upload.size_bytes {
+            let what = format!("the upload {} as announced", writer.upload.id);
+            return Err(FileError::TooLarge { what, limit: writer.upload.size_bytes, actual: end });
+        }
+        // Hashing takes about as long as writing: side by side they cost half.
+        let mut hasher = std::mem::replace(&mut writer.hasher, Box::new(ContentHasher::new(Algorithms::default())));
+        let bytes = data.clone();
+        let hash = async move {
+            if bytes.len() < READ_BYTES / 4 {
+                hasher.update(&bytes);
+                return Ok(hasher);
+            }
+            tokio::task::spawn_blocking(move || {
+                hasher.update(&bytes);
+                hasher
+            })
+            .await
+        };
+        let name = staged_of(&writer.upload);
+        let (hashed, written) = tokio::join!(hash, self.inner.ports.store.write(&name, offset, data));
+        written.map_err(|error| self.disk(error))?;
+        writer.hasher = hashed.map_err(|_| FileError::Draining { server: self.server().clone() })?;
+        writer.committed_bytes = end;
+        Ok(())
+    }
+
+    /// Makes what was written safe and answers how far the upload is.
+    ///
+    /// # Errors
+    /// `DISK_FULL`, `STORE_READ_ONLY`.
+    pub async fn end_upload(&self, writer: Writer) -> Result<Progress, FileError> {
+        let Writer { upload, committed_bytes, hasher } = writer;
+        let synced = self.inner.ports.store.sync(vec![(staged_of(&upload), None)]).await;
+        if let Err(error) = synced {
+            self.rest(&upload, State::Resting { committed_bytes: 0, hasher: None });
+            return Err(self.disk(error));
+        }
+        fail::fail_point!("filesync.upload.synced");
+        if committed_bytes < upload.size_bytes {
+            self.rest(&upload, State::Resting { committed_bytes, hasher: Some(hasher) });
+            return Ok(Progress { committed_bytes, digests: None });
+        }
+        let hashed = hasher.finish(Stat { size_bytes: committed_bytes, modified_ns: 0, changed_ns: 0 });
+        let md5 = hashed.md5.unwrap_or(Md5::from_bytes([0; 16]));
+        let complete = Complete { id: upload.id, digest: hashed.digest, md5, size_bytes: committed_bytes };
+        self.rest(&upload, State::Complete(complete));
+        Ok(Progress { committed_bytes, digests: Some((hashed.digest, md5)) })
+    }
+
+    fn rest(&self, upload: &Upload, state: State) {
+        if let Some(known) = self.uploads().get_mut(&upload.id) {
+            known.state = state;
+            known.touched = Instant::now();
+        }
+    }
+
+    /// Gives complete uploads of `caller` to a commit, all or none.
+    pub(super) fn claim_uploads(&self, caller: &str, ids: &[UploadId]) -> Result<Vec<Complete>, FileError> {
+        let mut uploads = self.uploads();
+        let mut claimed: Vec<Complete> = Vec::with_capacity(ids.len());
+        for id in ids {
+            let known = uploads.get(id).filter(|known| known.upload.caller == caller);
+            match known.map(|known| (&known.upload, &known.state)) {
+                Some((_, State::Complete(complete))) if !claimed.iter().any(|other| other.id == *id) => {
+                    claimed.push(complete.clone());
+                }
+                Some((upload, State::Resting { committed_bytes, .. })) => {
+                    let (actual, announced) = (*committed_bytes, upload.size_bytes);
+                    return Err(FileError::Incomplete { upload: *id, actual, announced });
+                }
+                _ => return Err(FileError::UploadNotFound { upload: *id, server: self.server().clone() }),
+            }
+        }
+        for complete in &claimed {
+            if let Some(known) = uploads.get_mut(&complete.id) {
+                known.state = State::Busy;
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// Gives them back, because the commit was refused.
+    pub(super) fn return_uploads(&self, claimed: Vec<Complete>) {
+        let mut uploads = self.uploads();
+        for complete in claimed {
+            if let Some(known) = uploads.get_mut(&complete.id) {
+                known.state = State::Complete(complete);
+            }
+        }
+    }
+
+    /// They became files.
+    pub(super) async fn end_uploads(&self, ids: &[UploadId]) -> Result<(), FileError> {
+        self.forget_uploads(ids);
+        self.record(ids.iter().map(|id| Write::EndUpload(*id)).collect()).await
+    }
+
+    /// Nobody may use them any more.
+    pub(super) fn forget_uploads(&self, ids: &[UploadId]) {
+        let mut uploads = self.uploads();
+        ids.iter().for_each(|id| drop(uploads.remove(id)));
+    }
+
+    /// What a restart left: the bytes that were synced.
+    pub(super) async fn restore_uploads(&self, left: &[Upload]) -> Result<(), FileError> {
+        let staged = self.inner.ports.store.staged().await.map_err(|error| self.disk(error))?;
+        let staged: BTreeMap<StagedName, u64> = staged.into_iter().collect();
+        for upload in left {
+            let committed_bytes = staged.get(&staged_of(upload)).copied().unwrap_or(0).min(upload.size_bytes);
+            let state = State::Resting { committed_bytes, hasher: None };
+            let known = Known { upload: upload.clone(), touched: Instant::now(), state };
+            self.uploads().insert(upload.id, known);
+        }
+        Ok(())
+    }
+
+    /// Removes uploads that nobody continued for a day.
+    pub(super) async fn sweep_uploads(&self) -> Result<(), FileError> {
+        let idle = |known: &Known| !matches!(known.state, State::Busy) && known.touched.elapsed() > IDLE_MAX;
+        let old: Vec<Upload> =
+            self.uploads().values().filter(|known| idle(known)).map(|known| known.upload.clone()).collect();
+        if old.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<UploadId> = old.iter().map(|upload| upload.id).collect();
+        self.end_uploads(&ids).await?;
+        let names = old.iter().map(staged_of).collect();
+        self.inner.ports.store.discard(names).await.map_err(|error| self.disk(error))
+    }
+}

@@ -1,0 +1,138 @@
+//! `FileService`: registered files.
+
+use lockstep_chassis::{Fields, OrStatus as _, caller, paging, trace};
+use lockstep_model::{
+    FilePath, RequestId, Revision,
+    record::{FILE, file_key},
+};
+use lockstep_proto::filesync::v1::{
+    DeleteFileRequest, DeleteFileResponse, GetFileRequest, GetFileResponse, ListFilesRequest, ListFilesResponse,
+    RegisterFileRequest, RegisterFileResponse, RegisterFilesRequest, RegisterFilesResponse,
+    file_service_server::FileService,
+};
+use lockstep_registry::{ListQuery, Registry as _};
+use tonic::{Request, Response};
+
+use super::wire::{file_into_wire, new_file_from_wire, signed};
+use crate::{
+    domain::error::FileError,
+    engine::{Ask, Engine, decode},
+    ports::Ports,
+};
+
+/// Files that one commit may register.
+const FILES_MAX: usize = 1_000;
+/// Inline content that one call may carry: what fits a message of 4 MiB with room for the rest.
+const CONTENT_BYTES_MAX: usize = 3 << 20;
+
+/// The service on top of the engine.
+pub struct Files<P: Ports> {
+    engine: Engine<P>,
+}
+
+impl<P: Ports> Files<P> {
+    /// Serves `engine`.
+    pub fn new(engine: Engine<P>) -> Self {
+        Self { engine }
+    }
+}
+
+fn ask<T>(request: &Request<T>, request_id: RequestId) -> Ask {
+    Ask { caller: caller(request).principal.to_string(), request_id, traceparent: trace::traceparent() }
+}
+
+#[tonic::async_trait]
+impl<P: Ports> FileService for Files<P> {
+    async fn get_file(&self, request: Request<GetFileRequest>) -> tonic::Result<Response<GetFileResponse>> {
+        let mut fields = Fields::of(request.into_inner());
+        let path = fields.parse::<FilePath>("path", |r| &r.path);
+        let path = fields.finish(path)?;
+
+        let found = self.engine.registry().get(vec![file_key(&path)]).await.or_status()?.pop().flatten();
+        let record = found.ok_or_else(|| FileError::NotFound { path: path.clone() }).or_status()?;
+        let body = decode(&record).or_status()?;
+        Ok(Response::new(GetFileResponse { file: Some(file_into_wire(&path, record.revision, &body)) }))
+    }
+
+    async fn list_files(&self, request: Request<ListFilesRequest>) -> tonic::Result<Response<ListFilesResponse>> {
+        let mut fields = Fields::of(request.into_inner());
+        let size = paging::page_size(fields.request().page_size);
+        let limit = fields.take(size);
+        let (prefix, token) = (fields.request().path_prefix.clone(), fields.request().page_token.clone());
+        let limit = fields.finish(limit)?;
+        let after = paging::PageToken::open(&token, &["ListFiles", &prefix]).or_status()?;
+
+        let after_key = if after.is_empty() { after } else { format!("{FILE}{after}") };
+        let query = ListQuery { prefix: format!("{FILE}{prefix}"), after_key, limit, tombstones: false };
+        let listing = self.engine.registry().list(query).await.or_status()?;
+        let mut files = Vec::with_capacity(listing.records.len());
+        for record in &listing.records {
+            let text = record.key[FILE.len()..].to_owned();
+            let path = text.parse().map_err(|rule| FileError::InvalidPath { text, rule }).or_status()?;
+            files.push(file_into_wire(&path, record.revision, &decode(record).or_status()?));
+        }
+        let last = files.last().filter(|_| listing.more).map(|file| file.path.clone());
+        let next_page_token =
+            last.map(|last| paging::PageToken::seal(&last, &["ListFiles", &prefix])).unwrap_or_default();
+        Ok(Response::new(ListFilesResponse { files, next_page_token }))
+    }
+
+    async fn register_file(
+        &self,
+        request: Request<RegisterFileRequest>,
+    ) -> tonic::Result<Response<RegisterFileResponse>> {
+        let ask = |id| ask(&request, id);
+        let mut fields = Fields::of(request.get_ref().clone());
+        let file = fields.request().file.clone();
+        let file = new_file_from_wire(&mut fields, "file", file.as_ref());
+        let request_id = fields.parse("request_id", |r| &r.request_id);
+        let (file, request_id) = fields.finish(file.zip(request_id))?;
+
+        let registered = self.engine.register(ask(request_id), vec![file]).await.or_status()?;
+        let file = registered.into_iter().next().map(crate::engine::Registered::into_wire);
+        Ok(Response::new(RegisterFileResponse { file }))
+    }
+
+    async fn register_files(
+        &self,
+        request: Request<RegisterFilesRequest>,
+    ) -> tonic::Result<Response<RegisterFilesResponse>> {
+        let ask = |id| ask(&request, id);
+        let mut fields = Fields::of(request.get_ref().clone());
+        let wire = fields.request().files.clone();
+        if wire.is_empty() || wire.len() > FILES_MAX {
+            fields.violation("files", format!("must have 1 to {FILES_MAX} files"));
+        }
+        let files: Vec<_> = wire
+            .iter()
+            .take(FILES_MAX)
+            .enumerate()
+            .filter_map(|(index, file)| new_file_from_wire(&mut fields, &format!("files[{index}]"), Some(file)))
+            .collect();
+        let inline: usize = files.iter().map(|file| file.inline_bytes()).sum();
+        if inline > CONTENT_BYTES_MAX {
+            fields.violation("files", "may have at most 3 MiB of inline content");
+        }
+        let request_id = fields.parse("request_id", |r| &r.request_id);
+        let request_id = fields.finish(request_id)?;
+
+        let registered = self.engine.register(ask(request_id), files).await.or_status()?;
+        let files = registered.into_iter().map(crate::engine::Registered::into_wire).collect();
+        Ok(Response::new(RegisterFilesResponse { files }))
+    }
+
+    async fn delete_file(&self, request: Request<DeleteFileRequest>) -> tonic::Result<Response<DeleteFileResponse>> {
+        let ask = |id| ask(&request, id);
+        let mut fields = Fields::of(request.get_ref().clone());
+        let path = fields.parse::<FilePath>("path", |r| &r.path);
+        let expected = u64::try_from(fields.request().expected_revision).ok().filter(|revision| *revision > 0);
+        if expected.is_none() {
+            fields.violation("expected_revision", "must name the revision that you saw; get the file to see it");
+        }
+        let request_id = fields.parse("request_id", |r| &r.request_id);
+        let ((path, expected), request_id) = fields.finish(path.zip(expected).zip(request_id))?;
+
+        let (file, deleted) = self.engine.delete(ask(request_id), path, Revision(expected)).await.or_status()?;
+        Ok(Response::new(DeleteFileResponse { file: Some(file.into_wire()), delete_revision: signed(deleted.0) }))
+    }
+}

@@ -1,0 +1,7 @@
+//! The edge: decode, call, encode.
+
+pub mod content_service;
+pub mod file_service;
+pub mod replica_service;
+pub mod upload_service;
+mod wire;

@@ -1,0 +1,141 @@
+//! `ReplicaService`: what this server holds, and the request to catch up.
+
+use std::time::Duration;
+
+use lockstep_chassis::{Drain, OrStatus as _, watch};
+use lockstep_model::Incarnation;
+use lockstep_proto::filesync::v1::{
+    Condition, HeldAhead, ReconcileRequest, ReconcileResponse, WatchReplicasRequest, WatchReplicasResponse,
+    replica_service_server::ReplicaService,
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+use tonic::{Request, Response};
+
+use super::wire::{
+    duration_into_wire, exception_into_wire, obstacle_into_wire, position_into_wire, signed, transfer_into_wire,
+};
+use crate::{
+    engine::{Engine, board::Report},
+    ports::Ports,
+};
+
+/// Exceptions and paths in one part, so that it stays below 1 MiB with paths and messages of any length.
+const PART_ENTRIES: usize = 100;
+/// Parts that wait for a slow reader.
+const QUEUE_PARTS: usize = 4;
+/// A quiet watch says this often that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// The service on top of the engine.
+pub struct Replicas<P: Ports> {
+    engine: Engine<P>,
+    incarnation: Incarnation,
+    drain: Drain,
+    started: Instant,
+}
+
+impl<P: Ports> Replicas<P> {
+    /// Serves `engine` for one life of the process.
+    pub fn new(engine: Engine<P>, incarnation: Incarnation, drain: Drain) -> Self {
+        Self { engine, incarnation, drain, started: Instant::now() }
+    }
+}
+
+/// The parts of a batch; the last one carries the position.
+fn batch_into_wire(report: &Report, incarnation: Incarnation, compared: Duration) -> Vec<WatchReplicasResponse> {
+    let now = Instant::now();
+    let (mut exceptions, mut cleared) = (report.exceptions.as_slice(), report.cleared.as_slice());
+    let mut parts = Vec::new();
+    loop {
+        let now_exceptions = exceptions.split_off(..exceptions.len().min(PART_ENTRIES)).unwrap_or_default();
+        let now_cleared = cleared.split_off(..cleared.len().min(PART_ENTRIES)).unwrap_or_default();
+        let mut part = WatchReplicasResponse {
+            incarnation: incarnation.to_string(),
+            snapshot: report.snapshot,
+            exceptions: now_exceptions.iter().map(|exception| exception_into_wire(exception, now)).collect(),
+            cleared_paths: now_cleared.iter().map(ToString::to_string).collect(),
+            ..WatchReplicasResponse::default()
+        };
+        if exceptions.is_empty() && cleared.is_empty() {
+            close(&mut part, report, incarnation, compared, now);
+            parts.push(part);
+            return parts;
+        }
+        parts.push(part);
+    }
+}
+
+fn close(
+    part: &mut WatchReplicasResponse,
+    report: &Report,
+    incarnation: Incarnation,
+    compared: Duration,
+    now: Instant,
+) {
+    part.resume_token = format!("{incarnation} {}", report.sequence);
+    part.caught_up = true;
+    part.position = report.position.map(position_into_wire);
+    let condition = |(obstacle, since): &(_, Instant)| Condition {
+        failure: Some(obstacle_into_wire(obstacle)),
+        age: Some(duration_into_wire(now.saturating_duration_since(*since))),
+    };
+    part.conditions = report.conditions.iter().map(condition).collect();
+    part.transfers = report.transfers.iter().map(|(path, transfer)| transfer_into_wire(path, transfer)).collect();
+    let ahead = report.ahead.iter().map(|(path, revision, traceparent)| HeldAhead {
+        path: path.to_string(),
+        revision: signed(revision.0),
+        traceparent: traceparent.clone(),
+    });
+    part.held_ahead = ahead.collect();
+    part.compared_age = Some(duration_into_wire(compared));
+}
+
+#[tonic::async_trait]
+impl<P: Ports> ReplicaService for Replicas<P> {
+    async fn reconcile(&self, request: Request<ReconcileRequest>) -> tonic::Result<Response<ReconcileResponse>> {
+        if !request.get_ref().holder_server_ids.is_empty() {
+            self.engine.board().hurry(Instant::now());
+        }
+        let round = self.engine.reconcile().await.or_status()?;
+        Ok(Response::new(ReconcileResponse {
+            position: Some(position_into_wire(round.position)),
+            exception_count: signed(round.exceptions as u64),
+        }))
+    }
+
+    type WatchReplicasStream = watch::BoxStream<WatchReplicasResponse>;
+
+    async fn watch_replicas(
+        &self,
+        request: Request<WatchReplicasRequest>,
+    ) -> tonic::Result<Response<Self::WatchReplicasStream>> {
+        // A token of another life means nothing here: the watch begins with everything.
+        let token = request.into_inner().resume_token;
+        let mut since = token.strip_prefix(&format!("{} ", self.incarnation)).and_then(|seq| seq.parse().ok());
+        let (parts, stream) = mpsc::channel(QUEUE_PARTS);
+        let (engine, incarnation, started) = (self.engine.clone(), self.incarnation, self.started);
+        let mut changed = engine.board().watch();
+        let drain = self.drain.clone();
+        self.drain.spawn("watch replicas", async move {
+            loop {
+                changed.mark_unchanged();
+                let report = engine.board().report(since);
+                since = Some(report.sequence);
+                for part in batch_into_wire(&report, incarnation, started.elapsed()) {
+                    if parts.send(Ok(part)).await.is_err() {
+                        return;
+                    }
+                }
+                tokio::select! {
+                    () = drain.started() => return,
+                    () = parts.closed() => return,
+                    _ = timeout(HEARTBEAT, changed.changed()) => {}
+                }
+            }
+        });
+        Ok(Response::new(watch::stream(&self.drain, stream)))
+    }
+}

@@ -1,0 +1,93 @@
+//! `UploadService`: bytes on their way in.
+
+use lockstep_chassis::{Fields, OrStatus as _, caller};
+use lockstep_model::UploadId;
+use lockstep_proto::filesync::v1::{
+    UploadHeader, WriteUploadRequest, WriteUploadResponse, upload_service_server::UploadService,
+    write_upload_request::Part,
+};
+use tokio_stream::StreamExt as _;
+use tonic::{Request, Response, Streaming};
+
+use super::wire::{INLINE_BYTES_MAX, signed};
+use crate::{
+    engine::Engine,
+    ports::{Ports, Upload},
+};
+
+/// The service on top of the engine.
+pub struct Uploads<P: Ports> {
+    engine: Engine<P>,
+}
+
+impl<P: Ports> Uploads<P> {
+    /// Serves `engine`.
+    pub fn new(engine: Engine<P>) -> Self {
+        Self { engine }
+    }
+}
+
+/// The header of an upload and where this stream begins.
+fn header_from_wire(caller: String, header: Option<UploadHeader>) -> tonic::Result<(Upload, u64)> {
+    let mut fields = Fields::of(header.unwrap_or_default());
+    let id = fields.parse::<UploadId>("header.upload_id", |header| &header.upload_id);
+    let size = u64::try_from(fields.request().size_bytes).ok();
+    let offset = u64::try_from(fields.request().offset_bytes).ok();
+    if size.is_none() {
+        fields.violation("header.size_bytes", "must not be negative");
+    }
+    if offset.is_none() {
+        fields.violation("header.offset_bytes", "must not be negative");
+    }
+    let ((id, size_bytes), offset) = fields.finish(id.zip(size).zip(offset))?;
+    Ok((Upload { id, caller, size_bytes }, offset))
+}
+
+fn violation(field: &str, description: &str) -> tonic::Status {
+    let mut fields = Fields::of(());
+    fields.violation(field, description);
+    match fields.finish::<()>(None) {
+        Err(status) => status,
+        Ok(()) => unreachable!("a violation was just noted"),
+    }
+}
+
+#[tonic::async_trait]
+impl<P: Ports> UploadService for Uploads<P> {
+    async fn write_upload(
+        &self,
+        request: Request<Streaming<WriteUploadRequest>>,
+    ) -> tonic::Result<Response<WriteUploadResponse>> {
+        let caller = caller(&request).principal.to_string();
+        let mut parts = request.into_inner();
+        let first = parts.next().await.transpose()?.and_then(|message| message.part);
+        let header = match first {
+            Some(Part::Header(header)) => Some(header),
+            _ => None,
+        };
+        let (upload, offset) = header_from_wire(caller, header)?;
+        let id = upload.id;
+        let mut writer = self.engine.begin_upload(upload, offset).await.or_status()?;
+
+        // Whatever ends the stream, what arrived is made safe, so that the upload can go on there.
+        let received = async {
+            while let Some(message) = parts.next().await.transpose()? {
+                match message.part {
+                    Some(Part::Chunk(chunk)) if chunk.data.len() <= INLINE_BYTES_MAX => {
+                        let offset = u64::try_from(chunk.offset_bytes).unwrap_or(u64::MAX);
+                        self.engine.write_upload(&mut writer, offset, chunk.data).await.or_status()?;
+                    }
+                    Some(Part::Chunk(_)) => return Err(violation("chunk.data", "may have at most 1 MiB")),
+                    _ => return Err(violation("part", "must be a chunk after the header")),
+                }
+            }
+            Ok(())
+        }
+        .await;
+        let progress = self.engine.end_upload(writer).await.or_status()?;
+        received?;
+        let (digest, md5) = progress.digests.map(|(d, m)| (d.to_string(), m.to_string())).unwrap_or_default();
+        let committed_bytes = signed(progress.committed_bytes);
+        Ok(Response::new(WriteUploadResponse { upload_id: id.to_string(), committed_bytes, digest, md5 }))
+    }
+}

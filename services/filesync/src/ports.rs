@@ -1,0 +1,31 @@
+//! What the engine needs from the outside, as traits it owns. Each has a real adapter and one for the simulation, and one
+//! suite that both pass.
+
+mod index;
+mod peers;
+mod store;
+
+use lockstep_model::clock::{Clock, Entropy};
+use lockstep_registry::Registry;
+
+pub use self::{
+    index::{Index, IndexError, Loaded, Upload, Write},
+    peers::{Part, Parts, Peer, PeerError, Peers, Range},
+    store::{Algorithms, Hashed, Place, Store, StoreError},
+};
+
+/// Everything outside the engine, chosen once: the real things, or those of the simulation.
+pub trait Ports: Clone + Send + Sync + 'static {
+    /// Files.
+    type Store: Store;
+    /// What is known of them.
+    type Index: Index;
+    /// The authority.
+    type Registry: Registry;
+    /// Other servers.
+    type Peers: Peers;
+    /// Time.
+    type Clock: Clock;
+    /// Chance.
+    type Entropy: Entropy;
+}

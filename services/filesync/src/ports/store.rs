@@ -1,0 +1,214 @@
+//! Files of one server.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use lockstep_model::{Digest, Fault, FilePath, Md5, Metadata, Reason, StoreId, digest::Sha256};
+
+use crate::domain::{
+    held::{StagedName, Stat},
+    tree::Groups,
+};
+
+/// The root directory of a server: the transfer directory with final names, and the areas beside it. All on one file
+/// system, so that a rename is atomic. Nothing it does follows a link or leaves the root (R70).
+pub trait Store: Clone + Send + Sync + 'static {
+    /// Makes sure that the root is the store `expected`; a root that has no marker becomes `fresh` if nothing is expected.
+    fn claim(
+        &self,
+        expected: Option<StoreId>,
+        fresh: StoreId,
+    ) -> impl Future<Output = Result<StoreId, StoreError>> + Send;
+
+    /// Bytes that may still be written.
+    fn free_bytes(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Writes whole small contents into staging, replacing what is there.
+    fn stage(&self, files: Vec<(StagedName, Bytes)>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Writes at an offset of one staged file, made if it is not there.
+    fn write(
+        &self,
+        name: &StagedName,
+        offset: u64,
+        data: Bytes,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Cuts a staged file to `size_bytes`; an absent one becomes empty.
+    fn truncate(&self, name: &StagedName, size_bytes: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Sets the modification time of staged files where one is given, and makes them durable.
+    fn sync(
+        &self,
+        files: Vec<(StagedName, Option<Timestamp>)>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Reads staged files anew and hashes them; `None` for one that is absent.
+    fn hash(
+        &self,
+        names: Vec<StagedName>,
+        wanted: Algorithms,
+    ) -> impl Future<Output = Result<Vec<Option<Hashed>>, StoreError>> + Send;
+
+    /// The names and sizes of all staged files.
+    fn staged(&self) -> impl Future<Output = Result<Vec<(StagedName, u64)>, StoreError>> + Send;
+
+    /// Removes staged files; absent ones are no error.
+    fn discard(&self, names: Vec<StagedName>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Gives staged files their final names, never replacing anything; missing directories are made. All that succeed
+    /// are durable on return.
+    fn publish(
+        &self,
+        files: Vec<(StagedName, FilePath)>,
+    ) -> impl Future<Output = Result<Vec<Result<Stat, StoreError>>, StoreError>> + Send;
+
+    /// Moves files out of the transfer directory into staging, durably, and removes directories that became empty.
+    fn withdraw(
+        &self,
+        files: Vec<(FilePath, StagedName)>,
+    ) -> impl Future<Output = Result<Vec<Result<(), StoreError>>, StoreError>> + Send;
+
+    /// Keeps a staged file, whose bytes are not ours to remove, under a name that tells where it came from.
+    fn set_aside(&self, name: StagedName, from: FilePath) -> impl Future<Output = Result<String, StoreError>> + Send;
+
+    /// What files look like; `None` for an absent one.
+    fn stat(
+        &self,
+        paths: Vec<FilePath>,
+    ) -> impl Future<Output = Result<Vec<Result<Option<Stat>, StoreError>>, StoreError>> + Send;
+
+    /// Reads up to `length` bytes of a published or staged file; fewer at its end.
+    fn read(
+        &self,
+        place: Place,
+        offset: u64,
+        length: usize,
+    ) -> impl Future<Output = Result<Bytes, StoreError>> + Send;
+
+    /// Reads a published file anew and hashes it.
+    fn hash_published(&self, path: FilePath) -> impl Future<Output = Result<Option<Hashed>, StoreError>> + Send;
+}
+
+/// Where bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Under a final name.
+    Published(FilePath),
+    /// In staging.
+    Staged(StagedName),
+}
+
+/// Which digests to compute beside BLAKE3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Algorithms {
+    /// MD5 too.
+    pub md5: bool,
+    /// SHA-256 too.
+    pub sha256: bool,
+}
+
+/// What hashing a file gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hashed {
+    /// BLAKE3.
+    pub digest: Digest,
+    /// The hashes of its groups.
+    pub groups: Groups,
+    /// MD5, if wanted.
+    pub md5: Option<Md5>,
+    /// SHA-256, if wanted.
+    pub sha256: Option<Sha256>,
+    /// What the file looked like before and after; both the same, else [`StoreError::Changed`].
+    pub stat: Stat,
+}
+
+/// The disk refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum StoreError {
+    /// Something has the name.
+    #[error("something is at {path} already")]
+    Occupied {
+        /// The path below the root.
+        path: String,
+    },
+    /// Nothing has the name.
+    #[error("nothing is at {path}")]
+    Absent {
+        /// The path below the root.
+        path: String,
+    },
+    /// A link, a directory, a device where a file should be, or a file where a directory should be.
+    #[error("{path} is {what}, which is never followed or replaced")]
+    Foreign {
+        /// The path below the root.
+        path: String,
+        /// What it is.
+        what: &'static str,
+    },
+    /// No room.
+    #[error("the disk has {free_bytes} bytes free, {needed_bytes} are needed with the reserve")]
+    Full {
+        /// What is free.
+        free_bytes: u64,
+        /// What is needed.
+        needed_bytes: u64,
+    },
+    /// Not writable.
+    #[error("the root directory cannot be written: {cause}")]
+    ReadOnly {
+        /// What the system said.
+        cause: String,
+    },
+    /// The root is not the store of this server.
+    #[error("the root directory is not the store of this server: {cause}")]
+    Offline {
+        /// What was found.
+        cause: String,
+    },
+    /// A file changed while it was read.
+    #[error("{path} changed while it was read")]
+    Changed {
+        /// The path below the root.
+        path: String,
+    },
+    /// Anything else.
+    #[error("the disk failed at {path}: {cause}")]
+    Failed {
+        /// The path below the root.
+        path: String,
+        /// What the system said.
+        cause: String,
+    },
+}
+
+impl Fault for StoreError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Occupied { .. } | Self::Foreign { .. } => Reason::LooseFileExists,
+            Self::Absent { .. } => Reason::ContentNotFound,
+            Self::Full { .. } => Reason::DiskFull,
+            Self::ReadOnly { .. } => Reason::StoreReadOnly,
+            Self::Offline { .. } => Reason::StoreOffline,
+            Self::Changed { .. } => Reason::ContentChanged,
+            Self::Failed { .. } => Reason::Internal,
+        }
+    }
+
+    fn metadata(&self) -> Metadata {
+        match self {
+            Self::Occupied { path } | Self::Absent { path } | Self::Changed { path } => vec![("path", path.clone())],
+            Self::Foreign { path, what } => vec![("path", path.clone()), ("found", (*what).to_owned())],
+            Self::Full { free_bytes, needed_bytes } => {
+                vec![("free_bytes", free_bytes.to_string()), ("needed_bytes", needed_bytes.to_string())]
+            }
+            Self::ReadOnly { cause } | Self::Offline { cause } => vec![("cause", cause.clone())],
+            Self::Failed { path, cause } => vec![("path", path.clone()), ("cause", cause.clone())],
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        matches!(self, Self::Full { .. } | Self::ReadOnly { .. }).then_some(Duration::from_secs(60))
+    }
+}

@@ -1,0 +1,22 @@
+//! The rules of the matrix, pure and synchronous: nothing here can see tonic, prost, a database or tokio.
+//!
+//! Time is a [`Moment`] that the caller passes in: the monotonic time since the gateway started (R65).
+
+pub mod backoff;
+pub mod cause;
+pub mod cell;
+pub mod changes;
+pub mod cursor;
+pub mod history;
+pub mod records;
+pub mod report;
+pub mod route;
+pub mod server;
+pub mod summary;
+pub mod view;
+
+/// Monotonic time since the gateway started.
+pub type Moment = std::time::Duration;
+
+#[cfg(test)]
+mod tests;

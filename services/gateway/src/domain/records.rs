@@ -1,0 +1,249 @@
+//! What should exist: the registered files and the servers, as the registry had them at one position.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
+
+use lockstep_model::{Position, Reason, Revision, ServerId, record::ServerRecord, version};
+
+use crate::domain::{cause::Cause, history::History};
+
+/// A registered file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileEntry {
+    /// The revision that every server should hold.
+    pub revision: Revision,
+    /// Size of the content.
+    pub size_bytes: u64,
+    /// The server it was registered on.
+    pub origin: Arc<ServerId>,
+}
+
+/// What the registry says of one key.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A file is registered (size and origin), or is no more.
+    File(String, Option<(u64, ServerId)>),
+    /// A server announced itself, or was forgotten.
+    Server(ServerId, Option<Box<ServerRecord>>),
+}
+
+/// What a change did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// The row of a file, which may be gone now.
+    File(Arc<str>),
+    /// A server.
+    Server(ServerId),
+}
+
+/// The records at one position.
+#[derive(Clone, Debug)]
+pub struct Records {
+    files: BTreeMap<Arc<str>, FileEntry>,
+    /// The same files in the order of their revisions: what a server that moves from one position to another passes.
+    by_revision: BTreeSet<(Revision, Arc<str>)>,
+    servers: BTreeMap<ServerId, (Revision, ServerRecord)>,
+    /// One allocation for each server, not for each of a million files.
+    origins: BTreeSet<Arc<ServerId>>,
+    /// The history they are from.
+    pub history: History,
+}
+
+impl Records {
+    /// No records, at `position`.
+    pub fn at(position: Position) -> Self {
+        Self {
+            files: BTreeMap::new(),
+            by_revision: BTreeSet::new(),
+            servers: BTreeMap::new(),
+            origins: BTreeSet::new(),
+            history: History::at(position),
+        }
+    }
+
+    /// Takes over one change of `revision`. A change that is older than what is known is ignored, so that applying one
+    /// twice does no harm.
+    pub fn apply(&mut self, revision: Revision, change: Change) -> Option<Touched> {
+        match change {
+            Change::File(path, file) => self.apply_file(revision, &path, file),
+            Change::Server(id, record) => {
+                if self.servers.get(&id).is_some_and(|(known, _)| *known > revision) {
+                    return None;
+                }
+                match record {
+                    Some(record) => drop(self.servers.insert(id.clone(), (revision, *record))),
+                    None => drop(self.servers.remove(&id)),
+                }
+                Some(Touched::Server(id))
+            }
+        }
+    }
+
+    fn apply_file(
+        &mut self,
+        revision: Revision,
+        path: &str,
+        file: Option<(u64, ServerId)>,
+    ) -> Option<Touched> {
+        let known = self.files.get_key_value(path).map(|(path, entry)| (path.clone(), entry.revision));
+        if known.as_ref().is_some_and(|(_, known)| *known > revision) {
+            return None;
+        }
+        if let Some((path, revision)) = &known {
+            self.by_revision.remove(&(*revision, path.clone()));
+        }
+        let path = known.map_or_else(|| Arc::from(path), |(path, _)| path);
+        match file {
+            Some((size_bytes, origin)) => {
+                let origin = self.interned(origin);
+                self.by_revision.insert((revision, path.clone()));
+                self.files.insert(path.clone(), FileEntry { revision, size_bytes, origin });
+            }
+            None => drop(self.files.remove(&path)),
+        }
+        Some(Touched::File(path))
+    }
+
+    fn interned(&mut self, origin: ServerId) -> Arc<ServerId> {
+        if let Some(known) = self.origins.get(&origin) {
+            return known.clone();
+        }
+        let origin = Arc::new(origin);
+        self.origins.insert(origin.clone());
+        origin
+    }
+
+    /// The file at `path`.
+    pub fn file(&self, path: &str) -> Option<&FileEntry> {
+        self.files.get(path)
+    }
+
+    /// The shared form of `path`, if a file is registered there.
+    pub fn file_key(&self, path: &str) -> Option<&Arc<str>> {
+        self.files.get_key_value(path).map(|(path, _)| path)
+    }
+
+    /// How many files there are.
+    pub fn file_count(&self) -> usize {
+        self.files.len()
+    }
+
+    /// The files whose path begins with `prefix` and is after `after`, ordered by path, bytewise.
+    pub fn files_after(&self, prefix: &str, after: &str) -> impl Iterator<Item = (&Arc<str>, &FileEntry)> {
+        let from = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
+        self.files
+            .range::<str, _>((from, Bound::Unbounded))
+            .take_while(move |(path, _)| path.starts_with(prefix))
+    }
+
+    /// The paths whose revision is above `after` and not above `through`, in the order of their revisions.
+    pub fn between(&self, after: Revision, through: Revision) -> impl Iterator<Item = &Arc<str>> {
+        let nothing: Arc<str> = Arc::from("");
+        let from = Bound::Included((after.next(), nothing.clone()));
+        let to = Bound::Excluded((through.max(after).next(), nothing));
+        self.by_revision.range((from, to)).map(|(_, path)| path)
+    }
+
+    /// The servers, ordered by id.
+    pub fn servers(&self) -> impl Iterator<Item = (&ServerId, &ServerRecord)> {
+        self.servers.iter().map(|(id, (_, record))| (id, record))
+    }
+
+    /// The announcement of a server.
+    pub fn server(&self, id: &ServerId) -> Option<&ServerRecord> {
+        self.servers.get(id).map(|(_, record)| record)
+    }
+}
+
+/// Why a server takes no part (R14); `None` if it does.
+pub fn exclusion(record: &ServerRecord) -> Option<Cause> {
+    let reason = version::excluded(record.mode, &record.version)?;
+    let text = match reason {
+        Reason::Standalone => "the server is stand-alone".to_owned(),
+        _ => format!("version {} in mode {} takes no part", record.version, record.mode),
+    };
+    Some(Cause::new(reason, text))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use lockstep_model::{Digest, Epoch};
+
+    use super::*;
+
+    /// A position in the one history of these tests.
+    pub(crate) fn position(revision: u64) -> Position {
+        let epoch = Epoch("0e37df36-f698-11e6-8dd4-cb9ced3df976".parse().expect("a UUID"));
+        match revision {
+            0 => Position::start(epoch),
+            _ => Position { epoch, revision: Revision(revision), chain: Digest::of(&revision.to_be_bytes()) },
+        }
+    }
+
+    /// A server id.
+    pub(crate) fn server_id(id: &str) -> ServerId {
+        id.parse().expect("a server id")
+    }
+
+    /// An announcement.
+    pub(crate) fn announcement(mode: &str, version: &str) -> ServerRecord {
+        ServerRecord {
+            mode: mode.parse().expect("a mode"),
+            version: version.parse().expect("a version"),
+            filesync: "https://host:1".to_owned(),
+            timeguard: String::new(),
+            store_id: serde_json::from_str("\"0e37df36-f698-11e6-8dd4-cb9ced3df976\"").expect("an id"),
+        }
+    }
+
+    /// A registration.
+    pub(crate) fn registered(path: &str) -> Change {
+        Change::File(path.to_owned(), Some((1, server_id("s1"))))
+    }
+
+    #[test]
+    fn applying_a_change_again_or_late_does_no_harm() {
+        let mut records = Records::at(position(0));
+        records.apply(Revision(3), registered("a"));
+        assert_eq!(records.apply(Revision(2), Change::File("a".to_owned(), None)), None);
+        records.apply(Revision(3), registered("a"));
+        assert_eq!(records.between(Revision(0), Revision(9)).count(), 1);
+        records.apply(Revision(4), Change::File("a".to_owned(), None));
+        assert_eq!((records.file_count(), records.between(Revision(0), Revision(9)).count()), (0, 0));
+    }
+
+    #[test]
+    fn files_are_found_by_prefix_and_by_revision() {
+        let mut records = Records::at(position(0));
+        for (revision, path) in [(1, "b/2"), (2, "b/1"), (3, "a"), (4, "c"), (5, "b")] {
+            records.apply(Revision(revision), registered(path));
+        }
+        let below = |prefix: &str, after: &str| -> Vec<String> {
+            records.files_after(prefix, after).map(|(path, _)| path.to_string()).collect()
+        };
+        assert_eq!(below("", ""), ["a", "b", "b/1", "b/2", "c"]);
+        assert_eq!(below("b/", ""), ["b/1", "b/2"]);
+        assert_eq!(below("b/", "b/1"), ["b/2"]);
+        assert_eq!(below("b/", "z"), Vec::<String>::new());
+        let between: Vec<&str> =
+            records.between(Revision(1), Revision(4)).map(|path| path.as_ref()).collect();
+        assert_eq!(between, ["b/1", "a", "c"]);
+        assert_eq!(records.between(Revision(4), Revision(1)).count(), 0);
+    }
+
+    /// R14: a server that takes no part says why.
+    #[test]
+    fn servers_that_take_no_part_say_why() {
+        assert_eq!(exclusion(&announcement("distributed", "12.04.100")), None);
+        assert!(
+            exclusion(&announcement("distributed", "6.06.100"))
+                .is_some_and(|c| c.is(Reason::UnsupportedVersion))
+        );
+        assert!(
+            exclusion(&announcement("standalone", "12.04.100")).is_some_and(|c| c.is(Reason::Standalone))
+        );
+    }
+}

@@ -1,0 +1,260 @@
+//! What one server says of its copies: parts that make a batch, batches that make a report.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use lockstep_model::{Position, Reason, Revision};
+
+use crate::domain::{Moment, cause::Cause};
+
+/// The most exceptions and cleared paths that one batch may carry: a server has at most 10,000 of the former, and a
+/// change may clear all and bring as many.
+const BATCH_ENTRIES_MAX: usize = 20_000;
+
+/// How far a missing copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Waits for its turn.
+    Pending,
+    /// Bytes are on their way.
+    Copying,
+    /// The last try failed.
+    Failed,
+}
+
+/// A file that the server does not hold although its position has passed the revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exception {
+    /// The revision that should be held.
+    pub revision: Revision,
+    /// How far it is.
+    pub progress: Progress,
+    /// Why it is not held.
+    pub cause: Option<Cause>,
+    /// How long until the next try, when it was said.
+    pub retry_delay: Option<Duration>,
+}
+
+/// A file that the server holds although its position has not reached the revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldAhead {
+    /// The path.
+    pub path: String,
+    /// The revision that is held.
+    pub revision: Revision,
+    /// Trace context of the registration; may be empty.
+    pub traceparent: String,
+}
+
+/// A copy that is running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// The server the bytes come from.
+    pub source: String,
+    /// Verified and written so far.
+    pub copied_bytes: u64,
+    /// Size of the content.
+    pub total_bytes: u64,
+    /// Bytes in a second.
+    pub bytes_per_second: u64,
+}
+
+/// Something that concerns the whole server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// What and why.
+    pub cause: Cause,
+    /// How long it had been so, when it was said.
+    pub age: Duration,
+}
+
+/// What ends a batch; complete each time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// Everything up to here is held or an exception.
+    pub position: Position,
+    /// What concerns the whole server.
+    pub conditions: Vec<Condition>,
+    /// Copies that are running, by path.
+    pub transfers: BTreeMap<String, Transfer>,
+    /// What is held ahead of the position.
+    pub held_ahead: Vec<HeldAhead>,
+    /// How long ago every copy had been compared with its record, when it was said.
+    pub compared_age: Option<Duration>,
+}
+
+/// One message of the stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// One life of the process.
+    pub incarnation: String,
+    /// Whether the part belongs to a snapshot.
+    pub snapshot: bool,
+    /// New or changed exceptions.
+    pub exceptions: Vec<(String, Exception)>,
+    /// Paths that are no exceptions any more.
+    pub cleared: Vec<String>,
+    /// Present in the last part of a batch.
+    pub end: Option<Summary>,
+}
+
+/// A complete change of a report: the exceptions that a position stepped over are in the batch that moves it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// Whether what is not in it is no exception.
+    pub snapshot: bool,
+    /// What became or changed (`Some`), and what is cleared (`None`).
+    pub exceptions: BTreeMap<String, Option<Exception>>,
+    /// The rest, complete.
+    pub summary: Summary,
+    /// When its last part came.
+    pub received: Moment,
+}
+
+impl Batch {
+    /// The highest revision that it speaks of. It can be shown only when the gateway has read that far: before, the
+    /// server may hold newer bytes than those the gateway knows of (I10).
+    pub fn reaches(&self) -> Revision {
+        let held = self.summary.held_ahead.iter().map(|held| held.revision);
+        let missing = self.exceptions.values().flatten().map(|exception| exception.revision);
+        held.chain(missing).fold(self.summary.position.revision, Revision::max)
+    }
+
+    /// Takes over a later batch, as if both had been one.
+    pub fn absorb(&mut self, later: Self) {
+        if later.snapshot {
+            *self = later;
+            return;
+        }
+        self.exceptions.extend(later.exceptions);
+        self.summary = later.summary;
+        self.received = later.received;
+    }
+}
+
+/// What breaks the contract of the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// The first batch of a stream is no snapshot.
+    #[error("the stream does not begin with a snapshot")]
+    NoSnapshot,
+    /// The process is another one than at the beginning of the stream.
+    #[error("the process changed within one stream")]
+    OtherIncarnation,
+    /// A batch without an end.
+    #[error("a batch carries more than {BATCH_ENTRIES_MAX} exceptions")]
+    TooLarge,
+}
+
+/// Puts the parts of one stream together.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    incarnation: Option<String>,
+    snapshot_seen: bool,
+    snapshot: bool,
+    exceptions: BTreeMap<String, Option<Exception>>,
+}
+
+impl Assembler {
+    /// Takes one part; returns the batch that it completes. An empty part without an end is a heartbeat.
+    ///
+    /// # Errors
+    /// [`Malformed`]: the stream must be ended.
+    pub fn push(&mut self, part: Part, now: Moment) -> Result<Option<Batch>, Malformed> {
+        if self.incarnation.get_or_insert_with(|| part.incarnation.clone()) != &part.incarnation {
+            return Err(Malformed::OtherIncarnation);
+        }
+        if part.snapshot && !self.snapshot {
+            self.exceptions.clear();
+        }
+        self.snapshot |= part.snapshot;
+        self.exceptions.extend(part.cleared.into_iter().map(|path| (path, None)));
+        self.exceptions.extend(part.exceptions.into_iter().map(|(path, exception)| (path, Some(exception))));
+        if self.exceptions.len() > BATCH_ENTRIES_MAX {
+            return Err(Malformed::TooLarge);
+        }
+        let Some(summary) = part.end else { return Ok(None) };
+        if !self.snapshot && !self.snapshot_seen {
+            return Err(Malformed::NoSnapshot);
+        }
+        self.snapshot_seen = true;
+        let snapshot = std::mem::take(&mut self.snapshot);
+        let exceptions = std::mem::take(&mut self.exceptions);
+        Ok(Some(Batch { snapshot, exceptions, summary, received: now }))
+    }
+}
+
+/// What a server said last, as far as it may be shown.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The exceptions, with the moment each was said at.
+    pub exceptions: BTreeMap<String, (Exception, Moment)>,
+    /// The rest.
+    pub summary: Summary,
+    /// What is held ahead, by path.
+    pub held_ahead: BTreeMap<String, Revision>,
+    /// When it was said.
+    pub received: Moment,
+    /// Why the report is about another history than the gateway's; `None` if it is about the same.
+    pub foreign: Option<Cause>,
+}
+
+impl Report {
+    /// Why nothing is known of the server's copies although it reports: it follows another history, or its store is not
+    /// the one that was verified (R44).
+    pub fn unverifiable(&self) -> Option<&Cause> {
+        let of_the_whole = |cause: &&Cause| cause.is(Reason::StoreOffline) || cause.is(Reason::HistoryForked);
+        self.foreign.as_ref().or_else(|| self.summary.conditions.iter().map(|c| &c.cause).find(of_the_whole))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::records::tests::position;
+
+    fn part(snapshot: bool, paths: &[&str], end: Option<u64>) -> Part {
+        let exception =
+            Exception { revision: Revision(1), progress: Progress::Pending, cause: None, retry_delay: None };
+        Part {
+            incarnation: "one".to_owned(),
+            snapshot,
+            exceptions: paths.iter().map(|path| ((*path).to_owned(), exception.clone())).collect(),
+            cleared: Vec::new(),
+            end: end.map(|revision| Summary {
+                position: position(revision),
+                conditions: Vec::new(),
+                transfers: BTreeMap::new(),
+                held_ahead: Vec::new(),
+                compared_age: None,
+            }),
+        }
+    }
+
+    #[test]
+    fn a_batch_is_complete_with_its_position() {
+        let mut assembler = Assembler::default();
+        assert_eq!(assembler.push(part(true, &["a"], None), Moment::ZERO), Ok(None));
+        let batch =
+            assembler.push(part(true, &["b"], Some(3)), Moment::ZERO).expect("valid").expect("complete");
+        assert!(batch.snapshot && batch.exceptions.len() == 2);
+        assert_eq!(assembler.push(part(false, &[], None), Moment::ZERO), Ok(None));
+        let batch =
+            assembler.push(part(false, &["c"], Some(4)), Moment::ZERO).expect("valid").expect("complete");
+        assert!(!batch.snapshot && batch.exceptions.len() == 1);
+        assert_eq!(batch.reaches(), Revision(4));
+    }
+
+    #[test]
+    fn a_stream_that_breaks_the_contract_is_refused() {
+        let mut assembler = Assembler::default();
+        assert_eq!(assembler.push(part(false, &[], Some(3)), Moment::ZERO), Err(Malformed::NoSnapshot));
+        let mut assembler = Assembler::default();
+        assembler.push(part(true, &[], Some(3)), Moment::ZERO).expect("valid");
+        let other = Part { incarnation: "two".to_owned(), ..part(true, &[], Some(3)) };
+        assert_eq!(assembler.push(other, Moment::ZERO), Err(Malformed::OtherIncarnation));
+        let paths: Vec<String> = (0..=BATCH_ENTRIES_MAX).map(|n| n.to_string()).collect();
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let mut assembler = Assembler::default();
+        assert_eq!(assembler.push(part(true, &paths, None), Moment::ZERO), Err(Malformed::TooLarge));
+    }
+}

@@ -1,0 +1,404 @@
+//! Tests of the rules together: the cell table, and that what is marked is what changed.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use lockstep_model::{Reason, Revision, ServerId};
+use proptest::prelude::*;
+
+use crate::domain::{
+    Moment,
+    cause::Cause,
+    cell::{Cell, CellState, cell},
+    cursor::Cursor,
+    records::{
+        Change, Records,
+        tests::{announcement, position, registered, server_id},
+    },
+    report::{Batch, Condition, Exception, HeldAhead, Progress, Summary, Transfer},
+    server::{Reading, Server},
+    view::{Expired, View},
+};
+
+/// A report at a position, with nothing else.
+pub(crate) fn report_at(revision: u64) -> Summary {
+    Summary {
+        position: position(revision),
+        conditions: Vec::new(),
+        transfers: BTreeMap::new(),
+        held_ahead: Vec::new(),
+        compared_age: Some(Duration::from_secs(100)),
+    }
+}
+
+/// A snapshot without exceptions.
+pub(crate) fn snapshot(summary: Summary) -> Batch {
+    Batch { snapshot: true, exceptions: BTreeMap::new(), summary, received: Moment::ZERO }
+}
+
+fn exception(revision: u64, progress: Progress) -> Exception {
+    let cause = (progress == Progress::Failed).then(|| Cause::new(Reason::DiskFull, "too little room"));
+    Exception { revision: Revision(revision), progress, cause, retry_delay: Some(Duration::from_secs(60)) }
+}
+
+fn held(path: &str, revision: u64) -> HeldAhead {
+    HeldAhead { path: path.to_owned(), revision: Revision(revision), traceparent: String::new() }
+}
+
+/// A server that reported `batch`, to a gateway at revision 10.
+fn reporting(batch: Batch) -> Server {
+    let mut server = Server::new(announcement("distributed", "12.04.100"));
+    server.receive(batch);
+    server.settle(&Records::at(position(10)).history, None);
+    server
+}
+
+/// The cell of the file `a`, registered at revision 5, ten seconds later.
+fn shown(server: &Server) -> Cell {
+    cell(server, "a", Revision(5), Duration::from_secs(10))
+}
+
+fn with_exception(applied: u64, revision: u64, progress: Progress) -> Batch {
+    let exceptions = BTreeMap::from([("a".to_owned(), Some(exception(revision, progress)))]);
+    let transfer = Transfer { source: "s1".to_owned(), copied_bytes: 7, total_bytes: 9, bytes_per_second: 1 };
+    let mut batch = Batch { exceptions, ..snapshot(at(applied)) };
+    batch.summary.transfers.insert("a".to_owned(), transfer);
+    batch
+}
+
+/// A report at a position that the gateway knows: 0 or 10, or one that the registry vouches for.
+fn at(revision: u64) -> Summary {
+    report_at(revision)
+}
+
+fn vouched(batch: Batch) -> Server {
+    let mut server = Server::new(announcement("distributed", "12.04.100"));
+    server.rule(batch.summary.position, None);
+    server.receive(batch);
+    server.settle(&Records::at(position(10)).history, None);
+    server
+}
+
+/// R43, R44, I10: each state with the reason and the age that belong to it.
+#[test]
+fn a_cell_is_the_first_rule_that_applies() {
+    let state = |server: &Server| {
+        let cell = shown(server);
+        (cell.state, cell.cause.map(|cause| cause.reason))
+    };
+    let why = |reason: Reason| Some(reason.as_str().to_owned());
+
+    // 1: R14
+    let old = Server::new(announcement("high-availability", "6.05.100"));
+    assert_eq!(state(&old), (CellState::NotEligible, why(Reason::UnsupportedVersion)));
+    let alone = Server::new(announcement("standalone", "12.04.100"));
+    assert_eq!(state(&alone), (CellState::NotEligible, why(Reason::Standalone)));
+    // 2
+    let unseen = Server::new(announcement("distributed", "12.04.100"));
+    assert_eq!(state(&unseen), (CellState::Unknown, why(Reason::PeerUnreachable)));
+    // 3
+    let mut lost = reporting(snapshot(at(10)));
+    lost.lose(Cause::new(Reason::PeerUnreachable, "connection refused"));
+    assert_eq!(state(&lost), (CellState::Unreachable, why(Reason::PeerUnreachable)));
+    assert_eq!(shown(&lost).last_known, Some(CellState::InSync));
+    assert_eq!(shown(&lost).age, Some(Duration::from_secs(10)));
+    // 4
+    let mut elsewhere = snapshot(at(10));
+    elsewhere.summary.position.chain = position(9).chain;
+    assert_eq!(state(&reporting(elsewhere)), (CellState::Unknown, why(Reason::HistoryForked)));
+    for reason in [Reason::StoreOffline, Reason::HistoryForked] {
+        let mut offline = snapshot(at(10));
+        let cause = Cause::new(reason, "the root is not mounted");
+        offline.summary.conditions.push(Condition { cause, age: Duration::ZERO });
+        assert_eq!(state(&reporting(offline)), (CellState::Unknown, why(reason)));
+    }
+    let mut full = snapshot(at(10));
+    full.summary
+        .conditions
+        .push(Condition { cause: Cause::new(Reason::DiskFull, "full"), age: Duration::ZERO });
+    assert_eq!(state(&reporting(full)), (CellState::InSync, None));
+    // 5
+    let failed = reporting(with_exception(10, 5, Progress::Failed));
+    assert_eq!(state(&failed), (CellState::Failed, why(Reason::DiskFull)));
+    assert_eq!(shown(&failed).retry_delay, Some(Duration::from_secs(50)));
+    let copying = reporting(with_exception(10, 5, Progress::Copying));
+    assert_eq!((shown(&copying).state, shown(&copying).copied_bytes), (CellState::Copying, 7));
+    assert_eq!(state(&reporting(with_exception(10, 5, Progress::Pending))), (CellState::Pending, None));
+    let newer = reporting(with_exception(10, 7, Progress::Copying));
+    assert_eq!(state(&newer), (CellState::Copying, None));
+    let contradiction = reporting(with_exception(10, 3, Progress::Failed));
+    assert_eq!(state(&contradiction), (CellState::Failed, why(Reason::DiskFull)));
+    let outdated = vouched(with_exception(4, 3, Progress::Failed));
+    assert_eq!(state(&outdated), (CellState::Pending, None));
+    // 6
+    let mut ahead = snapshot(at(4));
+    ahead.summary.held_ahead.push(held("a", 5));
+    assert_eq!(state(&vouched(ahead.clone())), (CellState::InSync, None));
+    ahead.summary.held_ahead = vec![held("a", 4)];
+    assert_eq!(state(&vouched(ahead)), (CellState::Pending, None));
+    let mut replaced = snapshot(at(10));
+    replaced.summary.held_ahead.push(held("a", 9));
+    assert_eq!(state(&reporting(replaced)), (CellState::Pending, None));
+    // 7
+    let synced = reporting(snapshot(at(10)));
+    assert_eq!(state(&synced), (CellState::InSync, None));
+    assert_eq!(shown(&synced).age, Some(Duration::from_secs(110)));
+    // 8
+    assert_eq!(state(&vouched(snapshot(at(4)))), (CellState::Pending, None));
+}
+
+/// I10: what a server says is shown only when the gateway has read as far.
+#[test]
+fn a_report_waits_for_the_gateway_and_for_the_registry() {
+    let mut history = Records::at(position(10)).history;
+    let mut server = Server::new(announcement("distributed", "12.04.100"));
+    server.receive(snapshot(at(11)));
+    server.settle(&history, None);
+    assert_eq!(shown(&server).state, CellState::Unknown);
+    history.advance(position(11));
+    server.settle(&history, None);
+    assert_eq!(shown(&server).state, CellState::InSync);
+
+    // Held at a revision that the gateway has not read: the bytes of revision 5 may be gone already.
+    let mut ahead = snapshot(at(11));
+    ahead.summary.held_ahead.push(held("a", 12));
+    server.receive(ahead);
+    server.settle(&history, None);
+    assert!(server.report.as_ref().is_some_and(|report| report.held_ahead.is_empty()));
+
+    // A position that is older than what the gateway remembers is judged by the registry.
+    let mut server = Server::new(announcement("distributed", "12.04.100"));
+    server.receive(snapshot(at(7)));
+    server.settle(&history, None);
+    assert_eq!(server.doubtful(&history), Some(position(7)));
+    assert_eq!(shown(&server).state, CellState::Unknown);
+    server.rule(position(7), Some(Cause::new(Reason::HistoryForked, "another history")));
+    server.settle(&history, None);
+    assert_eq!(shown(&server).cause.map(|cause| cause.reason).as_deref(), Some("HISTORY_FORKED"));
+    assert_eq!(server.doubtful(&history), None);
+}
+
+/// I5: a server that speaks of revisions that a registry, read since, does not have follows another history.
+#[test]
+fn a_report_beyond_the_head_of_the_registry_is_a_fork() {
+    let history = Records::at(position(10)).history;
+    let mut server = Server::new(announcement("distributed", "12.04.100"));
+    let received = Duration::from_secs(5);
+    server.receive(Batch { received, ..snapshot(at(12)) });
+    let reading = |began: u64| Some(Reading { began: Duration::from_secs(began), head: Revision(10) });
+    server.settle(&history, reading(4));
+    assert!(server.report.is_none());
+    server.settle(&history, reading(6));
+    assert_eq!(shown(&server).cause.map(|cause| cause.reason).as_deref(), Some("HISTORY_FORKED"));
+}
+
+const PATHS: [&str; 6] = ["a", "a/b", "b", "b/1", "b/2", "c"];
+
+#[derive(Clone, Debug)]
+enum Event {
+    Register(usize),
+    Delete(usize),
+    Announce(usize, bool),
+    Forget(usize),
+    Report { server: usize, lag: u64, snapshot: bool, path: usize, kind: u8, held: Option<usize> },
+    Lose(usize),
+    Reload,
+    Read,
+    Watch,
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let path = 0..PATHS.len();
+    let server = 0..3_usize;
+    let report =
+        (server.clone(), 0..4_u64, any::<bool>(), path.clone(), 0..5_u8, prop::option::of(path.clone()));
+    let report = report.prop_map(|(server, lag, snapshot, path, kind, held)| Event::Report {
+        server,
+        lag,
+        snapshot,
+        path,
+        kind,
+        held,
+    });
+    let event = prop_oneof![
+        4 => path.clone().prop_map(Event::Register),
+        2 => path.prop_map(Event::Delete),
+        1 => (server.clone(), any::<bool>()).prop_map(|(server, eligible)| Event::Announce(server, eligible)),
+        1 => server.clone().prop_map(Event::Forget),
+        6 => report,
+        3 => server.prop_map(Event::Lose),
+        1 => Just(Event::Reload),
+        3 => Just(Event::Read),
+        8 => Just(Event::Watch),
+    ];
+    prop::collection::vec(event, 1..80)
+}
+
+struct World {
+    view: View,
+    head: u64,
+    now: Moment,
+    copy: Records,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut view = View::default();
+        let copy = Records::at(position(0));
+        view.adopt(copy.clone());
+        let mut world = Self { view, head: 0, now: Moment::ZERO, copy };
+        (0..3).for_each(|server| world.apply(&Event::Announce(server, true)));
+        world
+    }
+
+    fn commit(&mut self, change: Change) {
+        self.head += 1;
+        let revision = Revision(self.head);
+        self.copy.apply(revision, change.clone());
+        self.copy.history.advance(position(self.head));
+        self.view.advance(vec![(revision, change)], Vec::new(), position(self.head));
+    }
+
+    fn apply(&mut self, event: &Event) {
+        self.now += Duration::from_secs(1);
+        let id = |server: usize| server_id(["s1", "s2", "s3"][server]);
+        match event {
+            Event::Register(path) => self.commit(registered(PATHS[*path])),
+            Event::Delete(path) => self.commit(Change::File(PATHS[*path].to_owned(), None)),
+            Event::Announce(server, eligible) => {
+                let mode = if *eligible { "distributed" } else { "standalone" };
+                self.commit(Change::Server(id(*server), Some(Box::new(announcement(mode, "12.04.100")))));
+            }
+            Event::Forget(server) => self.commit(Change::Server(id(*server), None)),
+            Event::Report { server, lag, snapshot, path, kind, held: ahead } => {
+                // Up to one revision ahead of the gateway.
+                let position = (self.head + 1).saturating_sub(*lag);
+                let progress =
+                    [Progress::Pending, Progress::Copying, Progress::Failed][usize::from(*kind) % 3];
+                let exception = (*kind < 4).then(|| exception(position, progress));
+                let mut summary = report_at(position);
+                if *kind == 4 && *lag > 1 {
+                    let cause = Cause::new(Reason::StoreOffline, "the root is not mounted");
+                    summary.conditions.push(Condition { cause, age: Duration::ZERO });
+                }
+                if kind % 2 == 1 {
+                    let (source, copied_bytes) = ("s1".to_owned(), self.now.as_secs());
+                    let transfer = Transfer { source, copied_bytes, total_bytes: 99, bytes_per_second: 1 };
+                    summary.transfers.extend(PATHS.map(|path| (path.to_owned(), transfer.clone())));
+                }
+                summary.held_ahead.extend(ahead.map(|path| held(PATHS[path], self.head)));
+                let exceptions = BTreeMap::from([(PATHS[*path].to_owned(), exception)]);
+                self.view.receive(
+                    &id(*server),
+                    Batch { snapshot: *snapshot, exceptions, summary, received: self.now },
+                );
+            }
+            Event::Lose(server) => self.view.lose(&id(*server), Cause::new(Reason::PeerUnreachable, "gone")),
+            Event::Reload => self.view.adopt(self.copy.clone()),
+            Event::Read => self.view.read(Reading { began: self.now, head: Revision(self.head) }),
+            Event::Watch => {}
+        }
+    }
+
+    /// Everything, evaluated anew, without what changes merely because time passes.
+    fn truth(&self, prefix: &str) -> BTreeMap<Arc<str>, Timeless> {
+        self.view.list(prefix, "", usize::MAX, self.now).0.into_iter().map(timeless).collect()
+    }
+}
+
+type Timeless = (Revision, Vec<(ServerId, Cell)>);
+
+fn timeless(row: crate::domain::view::Row) -> (Arc<str>, Timeless) {
+    let cells = row.cells.into_iter().map(|(id, cell)| (id, cell.timeless())).collect();
+    (row.path, (row.revision, cells))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// R41: whoever watches, from any moment and with any pauses, ends with exactly what is true.
+    #[test]
+    fn what_a_watcher_has_is_what_is_true(events in events(), prefix in "(|a|b/)") {
+        let mut world = World::new();
+        let mut watcher: Option<(Cursor, BTreeMap<Arc<str>, Timeless>)> = None;
+        for event in events.iter().chain([&Event::Watch]) {
+            world.apply(event);
+            if !matches!(event, Event::Watch) {
+                continue;
+            }
+            let (cursor, seen) = watcher.get_or_insert_with(|| (world.view.watch(), BTreeMap::new()));
+            // A resumed stream goes on from the text of the cursor.
+            *cursor = Cursor::parse(&cursor.to_text()).expect("a cursor");
+            while cursor.walk.is_some() || cursor.changed.min(cursor.removed) < world.view.sequence() {
+                let rows = world.view.next(cursor, &prefix, world.now).expect("nothing is forgotten");
+                seen.extend(rows.rows.into_iter().map(timeless));
+                rows.removed.iter().for_each(|path| drop(seen.remove(path)));
+            }
+            prop_assert!(cursor.caught_up);
+            prop_assert_eq!(&*seen, &world.truth(&prefix));
+        }
+    }
+
+    /// R44: the short form of a server counts what its cells show.
+    #[test]
+    fn summaries_count_what_the_cells_show(events in events()) {
+        let mut world = World::new();
+        for event in &events {
+            world.apply(event);
+            let rows = world.view.list("", "", usize::MAX, world.now).0;
+            for summary in world.view.summaries("", usize::MAX, world.now).0 {
+                let in_sync = |cells: &[(ServerId, Cell)]| {
+                    cells.iter().any(|(server, cell)| *server == summary.id && cell.state == CellState::InSync)
+                };
+                prop_assert_eq!(summary.in_sync_count, rows.iter().filter(|row| in_sync(&row.cells)).count());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_watcher_that_is_far_behind_walks_again_and_misses_nothing() {
+    let mut world = World::new();
+    let total = 12_000;
+    let register = |world: &mut World, name: usize| world.commit(registered(&format!("{name:06}")));
+    (0..total).for_each(|name| register(&mut world, name));
+    let mut cursor = world.view.watch();
+    let mut seen = BTreeMap::new();
+    let mut told = |world: &World, cursor: &mut Cursor| {
+        let rows = world.view.next(cursor, "", world.now).expect("no removal is forgotten");
+        seen.extend(rows.rows.into_iter().map(timeless));
+        seen.len()
+    };
+    assert_eq!(told(&world, &mut cursor), 500);
+    // Overtaken in the middle of the walk: what was given already is given once more, after the rest.
+    (0..total).for_each(|name| register(&mut world, name));
+    let mut messages = 1;
+    while cursor.walk.is_some() || cursor.changed < world.view.sequence() {
+        told(&world, &mut cursor);
+        messages += 1;
+        assert!(messages < 100, "the walk ends");
+    }
+    assert!(cursor.caught_up);
+    assert_eq!(
+        seen,
+        (0..total).step_by(500).fold(BTreeMap::new(), |mut all, name| {
+            let after = name.checked_sub(1).map_or_else(String::new, |name| format!("{name:06}"));
+            all.extend(world.view.list("", &after, 500, world.now).0.into_iter().map(timeless));
+            all
+        })
+    );
+}
+
+#[test]
+fn a_watcher_that_missed_forgotten_removals_starts_over() {
+    let mut world = World::new();
+    for name in 0..10_001 {
+        world.commit(registered(&format!("{name}")));
+    }
+    let mut cursor = world.view.watch();
+    for name in 0..10_001 {
+        world.commit(Change::File(format!("{name}"), None));
+    }
+    assert_eq!(world.view.next(&mut cursor, "", world.now).map(|_| ()), Err(Expired));
+    let mut from_another_life = Cursor { changed: u64::MAX, ..world.view.watch() };
+    assert_eq!(world.view.next(&mut from_another_life, "", world.now).map(|_| ()), Err(Expired));
+}

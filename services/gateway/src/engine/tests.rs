@@ -1,0 +1,352 @@
+//! The loops over a registry in memory and servers that are simulated, in virtual time.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use lockstep_chassis::{drain::Drain, health::Health};
+use lockstep_model::{
+    Digest, Epoch, Position, Reason, Revision, ServerId,
+    clock::SystemEntropy,
+    record::{FileRecord, FileState, SERVER},
+};
+use lockstep_registry::{Commit, MemoryRegistry, Registry};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+use crate::{
+    domain::{
+        cause::Cause,
+        cell::CellState,
+        records::tests::{announcement, server_id},
+        report::{HeldAhead, Part, Summary},
+        view::View,
+    },
+    engine::{self, REGISTRY, board::Board},
+    ports::{Address, Parts, Replicas},
+};
+
+/// Longer than anything here may take, in virtual time.
+const LONG: Duration = Duration::from_secs(120);
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mood {
+    /// Catches up when asked.
+    Willing,
+    /// Never answers.
+    Hanging,
+    /// Cannot be reached.
+    Gone,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Asked {
+    server: String,
+    holders: Vec<String>,
+    at: Instant,
+}
+
+#[derive(Clone)]
+struct Servers {
+    registry: MemoryRegistry,
+    moods: Arc<Mutex<BTreeMap<ServerId, Mood>>>,
+    positions: Arc<Mutex<BTreeMap<ServerId, Position>>>,
+    streams: Arc<Mutex<BTreeMap<ServerId, mpsc::Sender<Result<Part, Cause>>>>>,
+    asked: watch::Sender<Vec<Asked>>,
+}
+
+impl Servers {
+    fn mood(&self, id: &ServerId) -> Mood {
+        self.moods.lock().expect("not poisoned").get(id).copied().unwrap_or(Mood::Willing)
+    }
+
+    fn set(&self, id: &str, mood: Mood) {
+        self.moods.lock().expect("not poisoned").insert(server_id(id), mood);
+        if mood == Mood::Gone {
+            self.streams.lock().expect("not poisoned").remove(&server_id(id));
+        }
+    }
+
+    async fn say(&self, id: &str, position: Position, held_ahead: Vec<HeldAhead>) {
+        let stream = self.streams.lock().expect("not poisoned").get(&server_id(id)).cloned();
+        if let Some(stream) = stream {
+            let _ = stream.send(Ok(part(position, held_ahead))).await;
+        }
+    }
+
+    async fn asked(&self, enough: impl Fn(&[Asked]) -> bool) -> Vec<Asked> {
+        let mut asked = self.asked.subscribe();
+        let wait = tokio::time::timeout(LONG, asked.wait_for(|asked| enough(asked))).await;
+        wait.expect("asked in time").expect("the sender lives").clone()
+    }
+}
+
+fn part(position: Position, held_ahead: Vec<HeldAhead>) -> Part {
+    let end = Summary {
+        position,
+        conditions: Vec::new(),
+        transfers: BTreeMap::new(),
+        held_ahead,
+        compared_age: Some(Duration::ZERO),
+    };
+    let incarnation = "one".to_owned();
+    Part { incarnation, snapshot: true, exceptions: Vec::new(), cleared: Vec::new(), end: Some(end) }
+}
+
+impl Replicas for Servers {
+    async fn watch(&self, server: &Address) -> Result<Parts, Cause> {
+        if self.mood(&server.id) == Mood::Gone {
+            return Err(Cause::new(Reason::PeerUnreachable, "connection refused"));
+        }
+        let (parts, receiver) = mpsc::channel(16);
+        let position = self.positions.lock().expect("not poisoned").get(&server.id).copied();
+        let position = position.unwrap_or_else(|| Position::start(epoch()));
+        parts.try_send(Ok(part(position, Vec::new()))).expect("there is room");
+        self.streams.lock().expect("not poisoned").insert(server.id.clone(), parts);
+        Ok(tokio_stream::wrappers::ReceiverStream::new(receiver).boxed())
+    }
+
+    async fn reconcile(&self, server: &Address, holders: Vec<ServerId>) -> Result<Position, Cause> {
+        let holders = holders.into_iter().map(String::from).collect();
+        let asked = Asked { server: server.id.to_string(), holders, at: Instant::now() };
+        self.asked.send_modify(|all| all.push(asked));
+        match self.mood(&server.id) {
+            Mood::Hanging => std::future::pending().await,
+            Mood::Gone => Err(Cause::new(Reason::PeerUnreachable, "connection refused")),
+            Mood::Willing => {
+                let head = self.registry.head().await.expect("the registry answers");
+                self.positions.lock().expect("not poisoned").insert(server.id.clone(), head);
+                self.say(server.id.as_str(), head, Vec::new()).await;
+                Ok(head)
+            }
+        }
+    }
+}
+
+fn epoch() -> Epoch {
+    Epoch("0e37df36-f698-11e6-8dd4-cb9ced3df976".parse().expect("a UUID"))
+}
+
+struct World {
+    registry: MemoryRegistry,
+    servers: Servers,
+    board: Board,
+    health: Health,
+    drain: Drain,
+}
+
+impl World {
+    async fn new(servers: &[&str]) -> Self {
+        let registry = MemoryRegistry::new(epoch());
+        let servers_of = Servers {
+            registry: registry.clone(),
+            moods: Arc::default(),
+            positions: Arc::default(),
+            streams: Arc::default(),
+            asked: watch::Sender::default(),
+        };
+        let world = Self {
+            registry,
+            servers: servers_of,
+            board: Board::new(),
+            health: Health::new(&[REGISTRY]),
+            drain: Drain::new(),
+        };
+        for id in servers {
+            let record =
+                serde_json::to_string(&announcement("distributed", "12.04.100")).expect("serialises");
+            world.put(&format!("{SERVER}{id}"), record, "").await;
+        }
+        let World { registry, servers, board, health, drain } = &world;
+        engine::start(registry, servers.clone(), board, health, drain, SystemEntropy);
+        world
+    }
+
+    async fn put(&self, key: &str, body: String, traceparent: &str) -> Revision {
+        let puts = vec![(key.to_owned(), body)];
+        let commit = Commit { puts, traceparent: traceparent.to_owned(), ..Commit::default() };
+        self.registry.commit(commit).await.expect("commits").revision
+    }
+
+    async fn register(&self, path: &str) -> Revision {
+        let record = FileRecord {
+            file_id: "0e37df36-f698-11e6-8dd4-cb9ced3df976".parse().expect("an id"),
+            digest: Digest::of(b""),
+            md5: lockstep_model::Md5::from_bytes([0; 16]),
+            size_bytes: 1,
+            registered_time: Default::default(),
+            origin: server_id("s1"),
+            state: FileState::Active,
+            registered_by: "operator/local 1".to_owned(),
+            deleted_by: None,
+        };
+        self.put(&format!("file/{path}"), serde_json::to_string(&record).expect("serialises"), TRACE).await
+    }
+
+    async fn until(&self, holds: impl Fn(&View) -> bool) {
+        let mut changes = self.board.changes();
+        let wait = async {
+            while !self.board.read(&holds) {
+                changes.changed().await.expect("the board lives");
+            }
+        };
+        tokio::time::timeout(LONG, wait).await.expect("it becomes so in time");
+    }
+
+    /// The states of the row of `path`, in the order of the servers.
+    fn states(&self, view: &View, path: &str) -> Vec<CellState> {
+        let (rows, _) = view.list(path, "", 1, self.board.now());
+        rows.first().map_or_else(Vec::new, |row| row.cells.iter().map(|(_, cell)| cell.state).collect())
+    }
+
+    async fn all_in_sync(&self, path: &str) {
+        self.until(|view| {
+            let states = self.states(view, path);
+            !states.is_empty() && states.iter().all(|state| *state == CellState::InSync)
+        })
+        .await;
+    }
+
+    async fn end(self) {
+        self.drain.begin();
+        tokio::time::timeout(LONG, self.drain.finished()).await.expect("every task ends");
+        assert!(!self.drain.failed());
+    }
+}
+
+/// R1, R20: what the registry says is at once asked of every server, with the trace of the registration.
+#[tokio::test(start_paused = true)]
+async fn a_registration_reaches_every_server_at_once() {
+    let world = World::new(&["s1", "s2", "s3"]).await;
+    world.until(|view| view.servers().filter(|(_, server)| server.reachable()).count() == 3).await;
+    world.servers.asked(|asked| asked.len() >= 3).await;
+    let before = Instant::now();
+    let revision = world.register("os/base.img").await;
+    world.all_in_sync("os/base.img").await;
+    assert!(before.elapsed() < Duration::from_millis(100), "{:?}", before.elapsed());
+    let target = world.board.target().borrow().clone();
+    assert_eq!((target.revision, target.traceparent.as_str()), (revision, TRACE));
+    assert!(world.health.is_ready());
+    world.end().await;
+}
+
+/// R20: what a server says it holds ahead is asked of the others before the registry was read, and names the holder.
+#[tokio::test(start_paused = true)]
+async fn what_one_server_holds_ahead_is_news_for_the_others() {
+    let world = World::new(&["s1", "s2"]).await;
+    world.servers.asked(|asked| asked.len() >= 2).await;
+    world.until(|view| view.servers().all(|(_, server)| server.reachable())).await;
+    let head = world.registry.head().await.expect("answers");
+    let told = world.servers.asked.borrow().len();
+    let (path, revision) = ("a".to_owned(), head.revision.next());
+    let held = HeldAhead { path, revision, traceparent: TRACE.to_owned() };
+    world.servers.say("s1", head, vec![held]).await;
+    let asked = world.servers.asked(|asked| asked.iter().skip(told).any(|asked| asked.server == "s2")).await;
+    let hinted = asked.iter().skip(told).find(|asked| asked.server == "s2").expect("asked");
+    assert_eq!(hinted.holders, ["s1"]);
+    world.end().await;
+}
+
+/// R23: a server that hangs delays no other, and is given up at its own deadline.
+#[tokio::test(start_paused = true)]
+async fn a_hanging_server_delays_no_other() {
+    let world = World::new(&["s1", "s2", "s3"]).await;
+    world.servers.set("s3", Mood::Hanging);
+    world.until(|view| view.servers().all(|(_, server)| server.reachable())).await;
+    world
+        .servers
+        .asked(|asked| ["s1", "s2", "s3"].iter().all(|id| asked.iter().any(|a| a.server == *id)))
+        .await;
+    let before = Instant::now();
+    for name in 0..20 {
+        world.register(&format!("{name}")).await;
+    }
+    world
+        .until(|view| {
+            let states = world.states(view, "19");
+            matches!(states.as_slice(), [CellState::InSync, CellState::InSync, CellState::Pending])
+        })
+        .await;
+    assert!(before.elapsed() < Duration::from_millis(100), "{:?}", before.elapsed());
+    world.servers.set("s3", Mood::Willing);
+    world.all_in_sync("19").await;
+    assert!(before.elapsed() < Duration::from_secs(12), "{:?}", before.elapsed());
+    // One call at a time: the hanging one, and one after it for everything.
+    assert!(world.servers.asked.borrow().iter().filter(|asked| asked.server == "s3").count() <= 3);
+    world.end().await;
+}
+
+/// R13: one server alone is watched, but nothing is asked of it.
+#[tokio::test(start_paused = true)]
+async fn with_one_server_nothing_is_scheduled() {
+    let world = World::new(&["s1"]).await;
+    world.register("a").await;
+    world.until(|view| world.states(view, "a") == [CellState::Pending]).await;
+    tokio::time::sleep(LONG).await;
+    assert!(world.servers.asked.borrow().is_empty());
+    world.end().await;
+}
+
+/// R43: a server that vanishes is unreachable with what was known last, and catches up when it is back.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_was_away_catches_up_when_it_returns() {
+    let world = World::new(&["s1", "s2"]).await;
+    world.register("a").await;
+    world.all_in_sync("a").await;
+    world.servers.set("s2", Mood::Gone);
+    world.until(|view| world.states(view, "a") == [CellState::InSync, CellState::Unreachable]).await;
+    world.register("b").await;
+    world.until(|view| world.states(view, "b") == [CellState::InSync, CellState::Unreachable]).await;
+    let before = Instant::now();
+    world.servers.set("s2", Mood::Willing);
+    world.all_in_sync("b").await;
+    assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
+    world.end().await;
+}
+
+/// An outage of the registry is told by health, and over when it is over.
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_registry_is_told_and_survived() {
+    let world = World::new(&["s1", "s2"]).await;
+    world.register("a").await;
+    world.all_in_sync("a").await;
+    world.registry.set_available(false);
+    let lost = async {
+        while world.health.is_ready() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(LONG, lost).await.expect("the outage is noticed");
+    assert_eq!(world.board.read(|view| world.states(view, "a")), [CellState::InSync; 2]);
+    world.registry.set_available(true);
+    tokio::time::timeout(LONG, world.health.ready()).await.expect("the end of the outage is noticed");
+    world.register("b").await;
+    world.all_in_sync("b").await;
+    world.end().await;
+}
+
+/// I5, I10: a server that follows another history than the registry is shown as unknown, with the reason.
+#[tokio::test(start_paused = true)]
+async fn a_server_with_another_history_is_told_apart() {
+    let world = World::new(&["s1", "s2"]).await;
+    let other = world.registry.fork();
+    world.register("a").await;
+    world.all_in_sync("a").await;
+    let commit = Commit { puts: vec![("file/x".to_owned(), "{}".to_owned())], ..Commit::default() };
+    let elsewhere = other.commit(commit).await.expect("commits").head;
+    world.servers.set("s2", Mood::Hanging);
+    world.servers.say("s2", elsewhere, Vec::new()).await;
+    let forked = |view: &View| {
+        let (rows, _) = view.list("a", "", 1, world.board.now());
+        let cause = rows.first().and_then(|row| row.cells.get(1)).and_then(|(_, cell)| cell.cause.clone());
+        cause.is_some_and(|cause| cause.is(Reason::HistoryForked))
+    };
+    world.until(forked).await;
+    world.end().await;
+}

@@ -1,0 +1,97 @@
+//! The gateway: the one door for people, the fan-out, and the live matrix.
+//!
+//! Owns the view of who has what, in memory only: every entry is fed by a watch and has an age. Refuses to own any record,
+//! any byte of content and any decision about what should exist; what it asks for is idempotent, so any number of
+//! gateways may run, and without one the cycle of each server does the work.
+//!
+//! ```text
+//! people ─▶ proxy ─────────────────────────────▶ filesync, timeguard (by lockstep-server), catalog, resolver
+//!        ─▶ grpc::matrix_service ─▶ board ◀── engine: follow (registry), watch and fan-out (each server)
+//!                                    │
+//!                                    └─ domain: records, report, cell, changes, cursor, route   (pure)
+//! ```
+//!
+//! Invariants
+//! 1. IN_SYNC is shown only for bytes verified on that server at that revision; what is not known is UNKNOWN, and what is
+//!    old has its age (R44, I10).
+//! 2. A slow or dead server delays no other: each has its own tasks, calls and deadlines (R23).
+//! 3. A watcher never has a gap: it gets the latest of each row, or is told to start over (R41).
+//! 4. With one server nothing is scheduled (R13); a server that takes no part is not asked, and says why (R14).
+//! 5. The principal that a backend sees is the one that was authenticated here.
+
+pub mod adapters;
+pub mod config;
+pub mod domain;
+pub mod engine;
+pub mod grpc;
+pub mod ports;
+pub mod proxy;
+
+use lockstep_chassis::{App, Channels, Connection, Drain, Health, Process, StartError};
+use lockstep_model::{
+    Incarnation,
+    clock::{Entropy, SystemEntropy},
+};
+use lockstep_proto::gateway::v1::matrix_service_server::MatrixServiceServer;
+use lockstep_registry::{CachedMembers, Registry, SqliteRegistry};
+use tokio_stream::Stream;
+
+pub use config::Config;
+
+use crate::{
+    adapters::replicas_grpc::GrpcReplicas,
+    engine::board::Board,
+    grpc::matrix_service::Matrix,
+    proxy::{Backends, Proxy},
+};
+
+/// What the gateway is made of, besides its incoming connections.
+#[derive(Clone, Debug)]
+pub struct Parts<R, E> {
+    /// What should exist.
+    pub registry: R,
+    /// Ways to the other services.
+    pub channels: Channels,
+    /// Where catalog and resolver answer.
+    pub backends: Backends,
+    /// The health of the process; the condition `registry` is set here.
+    pub health: Health,
+    /// The end of the process.
+    pub drain: Drain,
+    /// Chance: incarnation and jitter.
+    pub entropy: E,
+}
+
+/// Runs the gateway with the real adapters until it is told to stop.
+///
+/// # Errors
+/// [`StartError`] if the registry cannot be opened.
+pub async fn run(config: Config, process: Process) -> Result<(), StartError> {
+    let registry = SqliteRegistry::open(config.registry.path()).map_err(|error| {
+        StartError::of(format!("could not open the registry {}", config.registry), &error)
+    })?;
+    let Process { drain, health, incoming, channels, .. } = process;
+    let backends = Backends { catalog: config.catalog, resolver: config.resolver };
+    let parts = Parts { registry, channels, backends, health, drain, entropy: SystemEntropy };
+    serve(parts, incoming).await
+}
+
+/// Serves over any registry, channels and connections, until the drain.
+///
+/// # Errors
+/// [`StartError`] if the contract lacks the description of what is served.
+pub async fn serve<R: Registry, E: Entropy>(
+    parts: Parts<R, E>,
+    incoming: impl Stream<Item = impl Connection>,
+) -> Result<(), StartError> {
+    let Parts { registry, channels, backends, health, drain, entropy } = parts;
+    let board = Board::new();
+    let matrix = Matrix::new(board.clone(), drain.clone(), Incarnation::random(&entropy));
+    let replicas = GrpcReplicas::new(channels.clone());
+    engine::start(&registry, replicas, &board, &health, &drain, entropy);
+    App::new("gateway", CachedMembers::new(registry), health)
+        .add(MatrixServiceServer::new(matrix))
+        .fallback(Proxy::new(board, channels, backends))
+        .serve(incoming, &drain)
+        .await
+}

@@ -1,0 +1,299 @@
+//! The words of the command line. Nothing is done here.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lockstep_chassis::config::Span;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done
+  1   a call was refused or failed
+  2   not in sync (status, --until-in-sync, --wait)
+  64  the command line is wrong
+  69  a service is unavailable, or an installation could not start";
+
+/// Keeps registered files the same on every server of an installation.
+#[derive(Parser, Debug)]
+#[command(name = "lockstep", version, about, after_help = EXIT_CODES, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    /// How to print results. JSON uses the words of the contract, numbers for sizes and counts, seconds for ages;
+    /// fields may be added, never renamed. Errors go to the standard error stream in the same format.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, env = "LOCKSTEP_OUTPUT")]
+    pub(crate) output: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs: one document, or one a line where a command watches.
+    Json,
+}
+
+/// Where the gateway is, and who is calling.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct ConnectionArgs {
+    /// The directory of an installation made by `lockstep up`; the gateway and the certificates are found in it.
+    #[arg(long, global = true, value_name = "DIR", default_value = "./lockstep-data", env = "LOCKSTEP_DATA")]
+    pub(crate) data: PathBuf,
+    /// The gateway [default: the one of the data directory, else https://localhost:7443].
+    #[arg(long, global = true, value_name = "URI", env = "LOCKSTEP_GATEWAY")]
+    pub(crate) gateway: Option<String>,
+    /// The operator whose certificate of the data directory is used.
+    #[arg(long, global = true, value_name = "NAME", default_value = "local", env = "LOCKSTEP_OPERATOR")]
+    pub(crate) operator: String,
+    /// The certificate, PEM [default: the operator's of the data directory].
+    #[arg(long, global = true, value_name = "FILE", env = "LOCKSTEP_CERT")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, global = true, value_name = "FILE", env = "LOCKSTEP_KEY")]
+    pub(crate) key: Option<PathBuf>,
+    /// The certificate authorities to trust, PEM.
+    #[arg(long, global = true, value_name = "FILE", env = "LOCKSTEP_CA")]
+    pub(crate) ca: Option<PathBuf>,
+    /// The trust domain of all identities [default: the one of the data directory, else lockstep.local].
+    #[arg(long, global = true, value_name = "NAME", env = "LOCKSTEP_TRUST_DOMAIN")]
+    pub(crate) trust_domain: Option<String>,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run a whole installation on this machine.
+    #[command(after_help = "Example:\n  lockstep up --servers 3 --data ./lockstep-data")]
+    Up(UpArgs),
+    /// Register, list, read and delete files.
+    #[command(subcommand)]
+    File(FileCommand),
+    /// Show what is in sync, what is not, and what to do about it.
+    #[command(
+        after_help = "Examples:\n  lockstep status\n  lockstep status --watch\n  lockstep status --until-in-sync --timeout 5m"
+    )]
+    Status(StatusArgs),
+    /// Show the servers.
+    #[command(subcommand)]
+    Server(ServerCommand),
+    /// Run the gateway: the one door for people.
+    #[command(after_help = SERVICE_HELP, disable_help_flag = true)]
+    Gateway(ServiceArgs),
+    /// Run filesync: the files of one server.
+    #[command(after_help = SERVICE_HELP, disable_help_flag = true)]
+    Filesync(ServiceArgs),
+    /// Run the catalog: firmware updates.
+    #[command(after_help = SERVICE_HELP, disable_help_flag = true)]
+    Catalog(ServiceArgs),
+    /// Run the resolver: connection data for devices.
+    #[command(after_help = SERVICE_HELP, disable_help_flag = true)]
+    Resolver(ServiceArgs),
+    /// Run the timeguard: the clock of one server.
+    #[command(after_help = SERVICE_HELP, disable_help_flag = true)]
+    Timeguard(ServiceArgs),
+}
+
+impl Command {
+    /// The service that it runs, if it runs one.
+    pub(crate) fn service(&self) -> Option<(&'static str, &ServiceArgs)> {
+        match self {
+            Self::Gateway(args) => Some(("gateway", args)),
+            Self::Filesync(args) => Some(("filesync", args)),
+            Self::Catalog(args) => Some(("catalog", args)),
+            Self::Resolver(args) => Some(("resolver", args)),
+            Self::Timeguard(args) => Some(("timeguard", args)),
+            _ => None,
+        }
+    }
+}
+
+const SERVICE_HELP: &str = "Example:\n  lockstep filesync --help";
+
+/// The settings of a service; the service reads them itself.
+#[derive(Args, Debug)]
+pub(crate) struct ServiceArgs {
+    /// Settings; `--help` lists them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SETTINGS")]
+    pub(crate) settings: Vec<String>,
+}
+
+/// `lockstep up`
+#[derive(Args, Debug)]
+pub(crate) struct UpArgs {
+    /// How many servers [default: those that are there, else 3]. An installation only grows.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=50))]
+    pub(crate) servers: Option<u8>,
+    /// The port of the gateway [default: as before, else 7443]; 0 chooses a free one, once.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) gateway_port: Option<u16>,
+    /// How often each server compares itself with the registry without being told.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = span)]
+    pub(crate) reconcile_every: Duration,
+    /// Send traces, metrics and logs to this OTLP collector.
+    #[arg(long, value_name = "URI")]
+    pub(crate) otlp: Option<String>,
+    /// What the services log, as a filter.
+    #[arg(long, value_name = "FILTER", default_value = "info,refinery_core=warn")]
+    pub(crate) log: String,
+}
+
+/// `lockstep file`
+#[derive(Subcommand, Debug)]
+pub(crate) enum FileCommand {
+    /// Register a file, or every file of a directory, on one server; the others receive it.
+    #[command(
+        after_help = "Examples:\n  lockstep file register ./base.img os/base.img --server s1 --wait\n  lockstep file register ./drivers/ firmware/drivers --server s1"
+    )]
+    Register(RegisterArgs),
+    /// List registered files, ordered by path.
+    #[command(after_help = "Example:\n  lockstep file ls os/ --all")]
+    Ls(ListArgs),
+    /// Show the record of a file.
+    #[command(after_help = "Example:\n  lockstep file get os/base.img --output json")]
+    Get(GetArgs),
+    /// Delete a file for good, on every server.
+    #[command(after_help = "Example:\n  lockstep file rm os/base.img --revision 7")]
+    Rm(RemoveArgs),
+}
+
+/// `lockstep file register`
+#[derive(Args, Debug)]
+pub(crate) struct RegisterArgs {
+    /// A file or a directory on this machine. Links and special files in a directory are refused.
+    pub(crate) source: PathBuf,
+    /// The path to register: of the file, or of the directory that the files go below [default: the last component of
+    /// the source]. With a slash at the end, the last component of the source is appended; `/` alone is the top.
+    pub(crate) path: Option<String>,
+    /// The server that receives the bytes first; may be left out where there is only one.
+    #[arg(long, value_name = "ID", env = "LOCKSTEP_SERVER")]
+    pub(crate) server: Option<String>,
+    /// Wait until every server holds the files, verified. Ends early, with code 2, when only servers are left that
+    /// have been unreachable or failing for ten seconds.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = span)]
+    pub(crate) timeout: Duration,
+}
+
+/// `lockstep file ls`
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    /// Only paths that begin with this text.
+    #[arg(default_value = "")]
+    pub(crate) prefix: String,
+    /// Every page.
+    #[arg(long, conflicts_with_all = ["page_size", "page_token"])]
+    pub(crate) all: bool,
+    /// Files in a page.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i32).range(1..=500))]
+    pub(crate) page_size: i32,
+    /// Continue after an earlier page.
+    #[arg(long, value_name = "TOKEN", default_value = "")]
+    pub(crate) page_token: String,
+}
+
+/// `lockstep file get`
+#[derive(Args, Debug)]
+pub(crate) struct GetArgs {
+    /// The exact path.
+    pub(crate) path: String,
+}
+
+/// `lockstep file rm`
+#[derive(Args, Debug)]
+pub(crate) struct RemoveArgs {
+    /// The exact path.
+    pub(crate) path: String,
+    /// The revision you saw, so that nobody deletes what they have not seen; `current` reads it first and deletes
+    /// whatever is there.
+    #[arg(long, value_name = "N|current", value_parser = revision)]
+    pub(crate) revision: Seen,
+    /// The server that is asked; may be left out where there is only one.
+    #[arg(long, value_name = "ID", env = "LOCKSTEP_SERVER")]
+    pub(crate) server: Option<String>,
+}
+
+/// The revision of a file that is to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// The one the caller saw.
+    At(i64),
+    /// Whatever is there.
+    Current,
+}
+
+/// `lockstep status`
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    /// Show it again whenever it changes, until interrupted.
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Wait until everything is in sync everywhere.
+    #[arg(long)]
+    pub(crate) until_in_sync: bool,
+    /// How long to wait.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = span, requires = "until_in_sync")]
+    pub(crate) timeout: Duration,
+}
+
+/// `lockstep server`
+#[derive(Subcommand, Debug)]
+pub(crate) enum ServerCommand {
+    /// List the servers with their addresses.
+    #[command(after_help = "Example:\n  lockstep server ls --output json")]
+    Ls,
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    text.parse::<Span>().map(|span| span.0).map_err(|error| error.to_string())
+}
+
+fn revision(text: &str) -> Result<Seen, String> {
+    match (text, text.parse()) {
+        ("current", _) => Ok(Seen::Current),
+        (_, Ok(number)) if number > 0 => Ok(Seen::At(number)),
+        _ => Err("expected a revision as `lockstep file get` shows it, or the word current".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn deleting_needs_a_revision() {
+        assert!(Cli::try_parse_from(["lockstep", "file", "rm", "a"]).is_err());
+        for (text, seen) in [("7", Seen::At(7)), ("current", Seen::Current)] {
+            let cli = Cli::try_parse_from(["lockstep", "file", "rm", "a", "--revision", text]).expect(text);
+            match cli.command {
+                Command::File(FileCommand::Rm(args)) => assert_eq!(args.revision, seen),
+                other => panic!("parsed as {other:?}"),
+            }
+        }
+        for bad in ["0", "-1", "x", ""] {
+            assert!(revision(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn settings_of_a_service_are_left_to_the_service() {
+        let cli = Cli::try_parse_from(["lockstep", "filesync", "--listen", "127.0.0.1:0", "--help"])
+            .expect("parsed");
+        match cli.command {
+            Command::Filesync(args) => assert_eq!(args.settings, ["--listen", "127.0.0.1:0", "--help"]),
+            other => panic!("parsed as {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The client commands: each makes a few calls to the gateway and prints what came back.
+
+mod connect;
+mod files;
+mod goal;
+mod progress;
+mod register;
+mod shape;
+mod source;
+mod status;
+mod status_text;
+mod upload;
+mod wait;
+
+pub(crate) use connect::Session;
+
+use crate::{
+    cli::{Cli, Command, FileCommand, ServerCommand},
+    problem::Result,
+};
+
+/// Runs a client command.
+pub(crate) async fn run(cli: Cli) -> Result<()> {
+    let session = Session::open(&cli.connection)?;
+    let format = cli.output;
+    match cli.command {
+        Command::File(FileCommand::Register(args)) => register::run(&session, format, args).await,
+        Command::File(FileCommand::Ls(args)) => files::list(&session, format, args).await,
+        Command::File(FileCommand::Get(args)) => files::get(&session, format, &args.path).await,
+        Command::File(FileCommand::Rm(args)) => files::remove(&session, format, args).await,
+        Command::Status(args) => status::run(&session, format, args).await,
+        Command::Server(ServerCommand::Ls) => status::servers(&session, format).await,
+        // The other commands do not come here; see main.
+        other => unreachable!("{other:?} is no client command"),
+    }
+}

@@ -1,0 +1,114 @@
+//! What the registry stores: readable JSON bodies, one type per kind of record.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    digest::{Digest, Md5},
+    identity::Role,
+    ids::{FileId, ServerId, StoreId},
+    path::{FilePath, Folded},
+    version::{Mode, ProductVersion},
+};
+
+/// The prefix of the keys of file records, written by filesync.
+pub const FILE: &str = "file/";
+/// The prefix of the keys of name records, written by filesync.
+pub const NAME: &str = "name/";
+/// The prefix of the keys of server announcements, written by each server's filesync.
+pub const SERVER: &str = "server/";
+/// The prefix of the keys of operators' roles.
+pub const OPERATOR: &str = "setting/operator/";
+
+/// The key of the record of the file at `path`.
+pub fn file_key(path: &FilePath) -> String {
+    format!("{FILE}{path}")
+}
+
+/// The key of the record that reserves a folded name.
+pub fn name_key(folded: &Folded) -> String {
+    format!("{NAME}{}", folded.as_str())
+}
+
+/// The key of a server's announcement.
+pub fn server_key(server: &ServerId) -> String {
+    format!("{SERVER}{server}")
+}
+
+/// The key of an operator's role.
+pub fn operator_key(operator: &str) -> String {
+    format!("{OPERATOR}{operator}")
+}
+
+/// Where a file object is in its life. The recycle bin will add an inactive state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum FileState {
+    /// Registered: every server should hold it.
+    Active,
+}
+
+/// The body of `file/<path>`, and of its tombstone: what is needed to recognise a replayed request and a leftover.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Immutable identity of the object.
+    pub file_id: FileId,
+    /// BLAKE3 of the content.
+    pub digest: Digest,
+    /// MD5 of the content, for devices.
+    pub md5: Md5,
+    /// Size of the content.
+    pub size_bytes: u64,
+    /// When it was registered, by the origin's clock; shown, and used as the modification time on every server.
+    pub registered_time: Timestamp,
+    /// The server it was registered on.
+    pub origin: ServerId,
+    /// Where it is in its life.
+    pub state: FileState,
+    /// `caller id` of the request that registered it, kept in the tombstone too.
+    pub registered_by: String,
+    /// `caller id` of the request that deleted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_by: Option<String>,
+}
+
+/// What a folded name stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum NameKind {
+    /// A registered file.
+    File,
+    /// A directory above at least one registered file.
+    Directory,
+}
+
+/// The body of `name/<folded>`: the exact spelling that holds the name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameRecord {
+    /// The exact path of the file or directory.
+    pub path: String,
+    /// Which of the two.
+    pub kind: NameKind,
+}
+
+/// The body of `server/<id>`: what a server says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerRecord {
+    /// How it takes part.
+    pub mode: Mode,
+    /// The version of the product it runs in.
+    pub version: ProductVersion,
+    /// Where its filesync answers, `https://host:port`.
+    pub filesync: String,
+    /// Where its timeguard answers, `https://host:port`.
+    pub timeguard: String,
+    /// Its root directory.
+    pub store_id: StoreId,
+}
+
+/// The body of `setting/operator/<name>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorRecord {
+    /// What the operator may do.
+    pub role: Role,
+}
