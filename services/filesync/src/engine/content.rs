@@ -1,11 +1,14 @@
 //! Serving content to peers: by digest, from wherever it lies, and never a byte that does not belong to the digest.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use lockstep_model::{Digest, FilePath, Reason, Revision, record::file_key};
 use lockstep_registry::Registry as _;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::timeout,
+};
 
 use super::{Engine, codec::decode};
 use crate::{
@@ -26,6 +29,10 @@ pub const CONTENT_RANGES_MAX: usize = 1_000;
 const QUEUE_MESSAGES: usize = 4;
 /// Group hashes in one message: half a mebibyte.
 const HASHES_BYTES_MAX: usize = 512 << 10;
+
+/// How often, and how long each time, a send waits for a file that is just getting its final name.
+const RENAME_TRIES: usize = 20;
+const RENAME_WITHIN: Duration = Duration::from_millis(250);
 
 /// One message of a stream of content.
 #[derive(Debug)]
@@ -56,7 +63,7 @@ impl<P: Ports> Engine<P> {
             let lane = Arc::clone(&engine.inner.send_lane);
             let Ok(_permit): Result<OwnedSemaphorePermit, _> = lane.acquire_owned().await else { return };
             for range in ranges {
-                let sent = match engine.send(range, &out).await {
+                let sent = match engine.send_settled(range, &out).await {
                     Err(error) => out.send(Answer::Refused(range.digest, error)).await,
                     Ok(()) => Ok(()),
                 };
@@ -66,6 +73,22 @@ impl<P: Ports> Engine<P> {
             }
         });
         answers
+    }
+
+    /// Between the rename of a registered file and its entry in the index the content is at neither place for an instant:
+    /// then the answer waits for the next change instead of being "not here".
+    async fn send_settled(&self, range: Range, out: &Out) -> Result<(), FileError> {
+        let mut changed = self.inner.board.watch();
+        for _ in 0..RENAME_TRIES {
+            let staged = matches!(self.inner.board.find(&range.digest), Some((Place::Staged(_), _)));
+            match self.send(range, out).await {
+                Err(FileError::ContentNotFound { .. }) if staged => {
+                    let _ = timeout(RENAME_WITHIN, changed.changed()).await;
+                }
+                other => return other,
+            }
+        }
+        self.send(range, out).await
     }
 
     async fn send(&self, range: Range, out: &Out) -> Result<(), FileError> {

@@ -26,9 +26,13 @@ impl<P: Ports> Engine<P> {
     ) -> Result<Vec<Staged>, FileError> {
         let results = self.publish(&files, "filesync.register").await?;
         let (mut writes, mut left) = (Vec::new(), Vec::new());
+        let mut published = Vec::new();
         for (file, result) in files.into_iter().zip(results) {
             match result {
-                Ok(mut held) => writes.append(&mut held),
+                Ok(mut held) => {
+                    writes.append(&mut held);
+                    published.push(file.wanted.digest);
+                }
                 Err(error) => {
                     tracing::error!(path = %file.wanted.path, %error, "a registered file is not published yet");
                     left.push(file);
@@ -40,6 +44,7 @@ impl<P: Ports> Engine<P> {
             _ => Write::Intend(number, Intent::Register { files: left.clone() }),
         });
         self.record(writes).await?;
+        published.into_iter().for_each(|digest| self.inner.board.stage(digest, None));
         fail::fail_point!("filesync.register.held");
         Ok(left)
     }

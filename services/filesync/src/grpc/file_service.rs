@@ -60,9 +60,10 @@ impl<P: Ports> FileService for Files<P> {
         let limit = fields.take(size);
         let (prefix, token) = (fields.request().path_prefix.clone(), fields.request().page_token.clone());
         let limit = fields.finish(limit)?;
-        let after = paging::PageToken::open(&token, &["ListFiles", &prefix]).or_status()?;
-
-        let after_key = if after.is_empty() { after } else { format!("{FILE}{after}") };
+        let after_key = match token.is_empty() {
+            true => String::new(),
+            false => format!("{FILE}{}", paging::PageToken::open(&token, &["ListFiles", &prefix]).or_status()?),
+        };
         let query = ListQuery { prefix: format!("{FILE}{prefix}"), after_key, limit, tombstones: false };
         let listing = self.engine.registry().list(query).await.or_status()?;
         let mut files = Vec::with_capacity(listing.records.len());

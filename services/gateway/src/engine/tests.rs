@@ -52,12 +52,14 @@ struct Asked {
     at: Instant,
 }
 
+type Stream = mpsc::Sender<Result<Part, Cause>>;
+
 #[derive(Clone)]
 struct Servers {
     registry: MemoryRegistry,
     moods: Arc<Mutex<BTreeMap<ServerId, Mood>>>,
     positions: Arc<Mutex<BTreeMap<ServerId, Position>>>,
-    streams: Arc<Mutex<BTreeMap<ServerId, mpsc::Sender<Result<Part, Cause>>>>>,
+    streams: Arc<Mutex<BTreeMap<ServerId, Stream>>>,
     asked: watch::Sender<Vec<Asked>>,
 }
 

@@ -44,11 +44,13 @@ pub(crate) async fn list(session: &Session, format: Format, args: ListArgs) -> R
 async fn list_all(session: &Session, format: Format, prefix: &str) -> Result<()> {
     let mut page_token = String::new();
     let mut printed = 0;
-    if format == Format::Json {
-        out::text(r#"{"files":["#)?;
-    }
+    let mut first = true;
     loop {
         let page = page(session, prefix, PAGE_SIZE_ALL, page_token).await?;
+        if first && format == Format::Json {
+            out::text(r#"{"files":["#)?;
+        }
+        first = false;
         match format {
             Format::Text if page.files.is_empty() => {}
             Format::Text => out::text(&rows(&page.files, printed == 0))?,

@@ -117,8 +117,8 @@ impl Missing {
         let open =
             self.cells.iter().filter(|cell| !matches!(cell.state(), State::InSync | State::NotEligible));
         let words: Vec<String> =
-            open.map(|cell| format!("{} on {}", shape::cell_words(cell), cell.server_id)).collect();
-        format!("{path}: {}", words.join(", "))
+            open.map(|cell| format!("on {}: {}", cell.server_id, shape::cell_words(cell))).collect();
+        format!("{path} {}", words.join("; "))
     }
 }
 
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(goal.verdict(), Verdict::Waiting);
         goal.removed("b");
         assert_eq!(goal.verdict(), Verdict::Stuck);
-        assert_eq!(goal.describe(1), "a: UNREACHABLE on s2\nand 1 more");
+        assert_eq!(goal.describe(1), "a on s2: UNREACHABLE\nand 1 more");
         goal.row(row("a", 1, &[State::Pending, State::Unreachable]));
         assert_eq!(goal.verdict(), Verdict::Waiting);
     }

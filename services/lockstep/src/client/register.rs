@@ -105,7 +105,7 @@ async fn new_file(
         let content = read(&entry.file).await?;
         progress.add(content.len() as u64);
         let digest = Digest::of(&content);
-        (Source::Content(content), digest)
+        (Source::Content(content.into()), digest)
     } else {
         let uploaded = upload::upload(session, server, &entry, lane, progress).await?;
         (Source::UploadId(uploaded.upload_id.to_string()), uploaded.digest)

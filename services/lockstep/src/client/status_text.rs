@@ -37,11 +37,8 @@ pub(crate) fn line(status: &Status) -> String {
         (true, _) => "in sync everywhere".to_owned(),
         (false, _) if status.missing_count() > 0 => {
             let missing = status.missing_count();
-            if missing == 1 {
-                "1 copy is missing".to_owned()
-            } else {
-                format!("{missing} copies are missing")
-            }
+            let are = if missing == 1 { "copy is" } else { "copies are" };
+            format!("{missing} {are} not known to be in sync")
         }
         (false, _) => "not in sync".to_owned(),
     };
@@ -135,9 +132,13 @@ fn wrong(status: &Status) -> Vec<String> {
             conditions.flat_map(|failure| failure_lines(&format!("server {}", server.server_id), failure)),
         );
     }
-    let mut shown = 0;
-    for (row, cell) in status.missing_cells() {
-        shown += 1;
+    // Of a server that does not report, the line above says all that is known.
+    let reports = |id: &str| status.servers.iter().any(|it| it.server_id == id && it.state() == State::Ready);
+    let missing =
+        |it: &ServerSummary| if reports(&it.server_id) { it.file_count - it.in_sync_count } else { 0 };
+    let mut more: i64 = status.servers.iter().map(|server| missing(server).max(0)).sum();
+    for (row, cell) in status.missing_cells().filter(|(_, cell)| reports(&cell.server_id)) {
+        more -= 1;
         let what = format!("{} on {} is {}", row.path, cell.server_id, shape::cell_state(cell));
         match &cell.failure {
             Some(failure) => lines.extend(failure_lines(&what, failure)),
@@ -148,8 +149,7 @@ fn wrong(status: &Status) -> Vec<String> {
             None => lines.push(format!("  {}", out::escaped(&what))),
         }
     }
-    let more = status.missing_count() - shown;
-    if shown > 0 && more > 0 {
+    if more > 0 {
         let noun = if more == 1 { "copy" } else { "copies" };
         lines.push(format!("  and {more} more {noun}"));
     }
@@ -205,7 +205,7 @@ mod tests {
             advice: "change it".to_owned(),
             retry_delay: None,
         };
-        let mut silent = server("s2", State::Unreachable, 1);
+        let mut silent = server("s3", State::Unreachable, 1);
         silent.failure = Some(failure("PEER_UNREACHABLE"));
         let cell = Cell {
             server_id: "s2".to_owned(),
@@ -213,14 +213,20 @@ mod tests {
             failure: Some(failure("DISK_FULL")),
             ..Cell::default()
         };
-        let row = Row { path: "a".to_owned(), cells: vec![cell], ..Row::default() };
-        let text = render(&status(vec![server("s1", State::Ready, 2), silent], vec![row]));
+        let silent_cell = Cell { server_id: "s3".to_owned(), ..cell.clone() };
+        let row = Row { path: "a".to_owned(), cells: vec![cell, silent_cell], ..Row::default() };
+        let text = render(&status(
+            vec![server("s1", State::Ready, 2), server("s2", State::Ready, 0), silent],
+            vec![row],
+        ));
         assert!(
-            text.starts_with("2 servers, 2 files, registry at revision 9: 1 copy is missing\n"),
+            text.starts_with(
+                "3 servers, 2 files, registry at revision 9: 3 copies are not known to be in sync\n"
+            ),
             "{text}"
         );
-        let wrong = "What is not in sync, and what to do\n  server s2 is UNREACHABLE: it is so (PEER_UNREACHABLE)\n      \
-                     change it\n  a on s2 is FAILED: it is so (DISK_FULL)\n      change it";
+        let wrong = "What is not in sync, and what to do\n  server s3 is UNREACHABLE: it is so (PEER_UNREACHABLE)\n      \
+                     change it\n  a on s2 is FAILED: it is so (DISK_FULL)\n      change it\n  and 1 more copy";
         assert!(text.ends_with(wrong), "{text}");
     }
 

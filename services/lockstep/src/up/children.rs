@@ -53,7 +53,7 @@ pub(crate) fn specs(layout: &Layout, installation: &Installation, args: &UpArgs)
 pub(crate) fn is_withheld(variable: &str) -> bool {
     let of_service = |service: &str| variable.starts_with(&format!("{}_", service.to_uppercase()));
     variable.starts_with(OWN_PREFIX)
-        || ["LOCKSTEP_CRASH", "LOCKSTEP_PAUSE", "LOCKSTEP_HITS"].contains(&variable)
+        || ["LOCKSTEP_CRASH", "LOCKSTEP_PAUSE", "LOCKSTEP_HITS", "LOCKSTEP_POINTS"].contains(&variable)
         || lockstep_model::identity::SERVICES.iter().any(|service| of_service(service))
 }
 
@@ -126,9 +126,20 @@ fn spec(service: &str, name: String, settings: Vec<(&'static str, String)>) -> S
     }
 }
 
+/// A part without an equals sign belongs to the value before it, so a value may be a list.
 fn variables(text: &str) -> BTreeMap<String, String> {
-    let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
-    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    let mut variables: Vec<(&str, String)> = Vec::new();
+    for part in text.split(',') {
+        match (part.split_once('='), variables.last_mut()) {
+            (Some((name, value)), _) => variables.push((name, value.to_owned())),
+            (None, Some((_, list))) => {
+                list.push(',');
+                list.push_str(part);
+            }
+            (None, None) => {}
+        }
+    }
+    variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 fn text(path: &Path) -> String {
@@ -141,12 +152,13 @@ mod tests {
 
     #[test]
     fn variables_of_a_child_may_hold_an_equals_sign() {
-        let own = variables("LOCKSTEP_CRASH=filesync.register.staged=3,LOCKSTEP_HITS=/x");
+        let own = variables("LOCKSTEP_CRASH=filesync.register.staged=3,LOCKSTEP_POINTS=a,b,LOCKSTEP_HITS=/x");
+        assert_eq!(own["LOCKSTEP_POINTS"], "a,b");
         assert_eq!(own["LOCKSTEP_CRASH"], "filesync.register.staged=3");
         assert_eq!(own["LOCKSTEP_HITS"], "/x");
         assert!(variables("").is_empty());
         let spec = Spec { name: "x".into(), args: Vec::new(), environment: own };
-        assert_eq!((spec.environment_of(0).count(), spec.environment_of(1).count()), (2, 1));
+        assert_eq!((spec.environment_of(0).count(), spec.environment_of(1).count()), (3, 2));
     }
 
     #[test]

@@ -39,8 +39,11 @@ mod armed {
 
     /// Arms the fail points that the environment names. Called once, before anything else runs.
     pub fn arm() {
+        arm_by(|name| env::var(name).ok().filter(|value| !value.is_empty()));
+    }
+
+    fn arm_by(variable: impl Fn(&str) -> Option<String>) {
         let mut plans: BTreeMap<String, Plan> = BTreeMap::new();
-        let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
         if let Some(text) = variable("LOCKSTEP_CRASH") {
             let (point, count) = text.split_once('=').unwrap_or((&text, "1"));
             plans.entry(point.to_owned()).or_default().crash_at = Some(count.parse().unwrap_or(1));
@@ -80,6 +83,40 @@ mod armed {
                 let _ =
                     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
             }
+        }
+    }
+    #[cfg(test)]
+    mod tests {
+        use std::time::Instant;
+
+        use super::*;
+
+        #[test]
+        fn points_are_counted_and_held_while_a_file_is_there() {
+            let directory = tempfile::tempdir().expect("a directory");
+            let (hits, hold) = (directory.path().join("hits"), directory.path().join("hold"));
+            fs::write(&hold, "").expect("written");
+            arm_by(|name| match name {
+                "LOCKSTEP_HITS" => Some(hits.display().to_string()),
+                "LOCKSTEP_POINTS" => Some("test.one,test.two".to_owned()),
+                "LOCKSTEP_PAUSE" => Some(format!("test.two={}", hold.display())),
+                _ => None,
+            });
+            fail::fail_point!("test.one");
+            fail::fail_point!("test.one");
+            fail::fail_point!("test.other");
+            let release = std::thread::Builder::new().spawn({
+                let hold = hold.clone();
+                move || {
+                    std::thread::sleep(Duration::from_millis(50));
+                    fs::remove_file(hold)
+                }
+            });
+            let begun = Instant::now();
+            fail::fail_point!("test.two");
+            assert!(begun.elapsed() >= Duration::from_millis(40) && !hold.exists());
+            release.expect("a thread").join().expect("no panic").expect("removed");
+            assert_eq!(fs::read_to_string(hits).expect("hits"), "test.one\ntest.one\ntest.two\n");
         }
     }
 }

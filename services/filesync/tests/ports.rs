@@ -1,0 +1,271 @@
+//! One suite for each port, passed by the real adapter and by the one of the simulation: whatever the engine may rely on
+//! is here.
+
+use bytes::Bytes;
+use filesync::{
+    adapters::{index_memory::MemoryIndex, index_sqlite::SqliteIndex, store_fs::FsStore, store_memory::MemoryStore},
+    domain::{
+        exception::Missing,
+        held::{Held, StagedName, Stat, Wanted},
+        intent::Intent,
+        tree::{Groups, TreeHasher},
+    },
+    ports::{Algorithms, Index, Place, Store, StoreError, Upload, Write},
+};
+use jiff::Timestamp;
+use md5::Digest as _;
+use lockstep_model::{
+    Digest, FileId, FilePath, Md5, Position, Revision, StoreId, UploadId, clock::SystemEntropy, position::Epoch,
+};
+
+fn path(text: &str) -> FilePath {
+    text.parse().expect("a valid path")
+}
+
+fn staged(text: &str) -> StagedName {
+    StagedName::found(text)
+}
+
+async fn put(store: &impl Store, at: &str, bytes: &'static [u8]) -> Stat {
+    let name = staged("put");
+    store.stage(vec![(name.clone(), Bytes::from_static(bytes))]).await.expect("staged");
+    store.sync(vec![(name.clone(), Some(Timestamp::from_second(1_700_000_000).expect("in range")))]).await.expect("synced");
+    store.publish(vec![(name, path(at))]).await.expect("published").remove(0).expect("free")
+}
+
+async fn published(store: &impl Store, at: &str) -> Option<Bytes> {
+    store.read(Place::Published(path(at)), 0, 1 << 20).await.ok()
+}
+
+/// R70, I8: the store belongs to one server, and a root without its marker is refused.
+async fn a_store_is_claimed_once(store: impl Store) {
+    let fresh = StoreId::random(&SystemEntropy);
+    assert_eq!(store.claim(None, fresh).await, Ok(fresh));
+    assert_eq!(store.claim(Some(fresh), StoreId::random(&SystemEntropy)).await, Ok(fresh));
+}
+
+/// R5, I7: a final name appears whole, at any depth, with the given modification time, and never replaces anything.
+async fn publishing_gives_whole_files_final_names(store: impl Store) {
+    claim(&store).await;
+    let stat = put(&store, "a/b/c/file.bin", b"hello").await;
+    assert_eq!((stat.size_bytes, stat.modified_ns), (5, 1_700_000_000_000_000_000));
+    assert_eq!(published(&store, "a/b/c/file.bin").await.as_deref(), Some(&b"hello"[..]));
+    assert_eq!(store.stat(vec![path("a/b/c/file.bin")]).await.expect("looked").remove(0), Ok(Some(stat)));
+    store.stage(vec![(staged("other"), Bytes::from_static(b"other"))]).await.expect("staged");
+    let again = store.publish(vec![(staged("other"), path("a/b/c/file.bin"))]).await.expect("tried").remove(0);
+    assert!(matches!(again, Err(StoreError::Occupied { .. })), "{again:?}");
+    assert_eq!(published(&store, "a/b/c/file.bin").await.as_deref(), Some(&b"hello"[..]));
+}
+
+/// I2: hashing reads what is there now, in one pass for all digests.
+async fn hashing_reads_what_is_there(store: impl Store) {
+    claim(&store).await;
+    let content = vec![7; 3 << 20];
+    for (index, chunk) in content.chunks(1 << 20).enumerate() {
+        store.write(&staged("big"), (index << 20) as u64, Bytes::copy_from_slice(chunk)).await.expect("written");
+    }
+    let wanted = Algorithms { md5: true, sha256: true };
+    let hashed = store.hash(vec![staged("big"), staged("absent")], wanted).await.expect("hashed");
+    let big = hashed[0].as_ref().expect("present");
+    assert_eq!(big.digest, Digest::of(&content));
+    assert!(big.groups.belong_to(big.digest, content.len() as u64));
+    assert_eq!(big.md5.expect("wanted"), Md5::from_bytes(md5::Md5::digest(&content).into()));
+    assert!(big.sha256.is_some() && hashed[1].is_none());
+    store.truncate(&staged("big"), 1 << 20).await.expect("cut");
+    let cut = store.hash(vec![staged("big")], Algorithms::default()).await.expect("hashed").remove(0).expect("present");
+    assert_eq!(cut.digest, Digest::of(&content[..1 << 20]));
+}
+
+/// R32: withdrawing takes a file away whole, and only what is there.
+async fn withdrawing_takes_files_away(store: impl Store) {
+    claim(&store).await;
+    put(&store, "d/one", b"1").await;
+    put(&store, "d/two", b"2").await;
+    let taken = store.withdraw(vec![(path("d/one"), staged("t1")), (path("d/none"), staged("t2"))]).await.expect("tried");
+    assert!(taken[0].is_ok() && matches!(taken[1], Err(StoreError::Absent { .. })), "{taken:?}");
+    assert_eq!(published(&store, "d/one").await, None);
+    assert_eq!(published(&store, "d/two").await.as_deref(), Some(&b"2"[..]));
+    assert_eq!(store.read(Place::Staged(staged("t1")), 0, 10).await.expect("staged"), Bytes::from_static(b"1"));
+    let kept = store.set_aside(staged("t1"), path("d/one")).await.expect("kept");
+    assert!(kept.contains("one"), "{kept}");
+    assert!(store.staged().await.expect("listed").is_empty());
+    store.withdraw(vec![(path("d/two"), staged("t3"))]).await.expect("tried").remove(0).expect("taken");
+    store.discard(vec![staged("t3"), staged("absent")]).await.expect("discarded");
+    put(&store, "d", b"a file where a directory was").await;
+}
+
+async fn claim(store: &impl Store) {
+    store.claim(None, StoreId::random(&SystemEntropy)).await.expect("claimed");
+}
+
+fn held(content: &[u8]) -> Held {
+    let stat = Stat { size_bytes: content.len() as u64, modified_ns: 5, changed_ns: 6 };
+    Held { file_id: FileId::random(&SystemEntropy), revision: Revision(3), digest: Digest::of(content), stat }
+}
+
+fn wanted(at: &str) -> Wanted {
+    Wanted {
+        path: path(at),
+        file_id: FileId::random(&SystemEntropy),
+        revision: Revision(9),
+        digest: Digest::of(b"x"),
+        md5: Md5::from_bytes([1; 16]),
+        size_bytes: 1,
+        registered_time: Timestamp::from_second(1).expect("in range"),
+        origin: "s1".parse().expect("valid"),
+        traceparent: "00-1-2-01".into(),
+    }
+}
+
+/// I1, I4: what was applied is there after a restart, all of it, in one transaction each.
+async fn an_index_keeps_what_it_was_told<I: Index>(index: I, reopen: impl AsyncFn(I) -> I) {
+    let position = Position::start(Epoch(uuid::Uuid::new_v4()));
+    let store = StoreId::random(&SystemEntropy);
+    let (one, two) = (held(b"one"), held(b"two"));
+    let missing = Missing::new(wanted("m"));
+    let upload = Upload { id: UploadId::random(&SystemEntropy), caller: "operator/local".into(), size_bytes: 12 };
+    let intent = Intent::Delete { path: path("a"), staged: staged("s"), digest: one.digest };
+    let groups = groups(&[9; 2 << 20]);
+    index
+        .apply(vec![
+            Write::Position(position),
+            Write::Store(store),
+            Write::Hold(path("a"), one.clone()),
+            Write::Hold(path("b"), two.clone()),
+            Write::Release(path("b")),
+            Write::Miss(missing.clone()),
+            Write::Intend(7, intent.clone()),
+            Write::Intend(8, intent.clone()),
+            Write::Settle(8),
+            Write::Journal(staged("j"), 64 << 20),
+            Write::Groups(one.digest, groups.clone()),
+            Write::Upload(upload.clone()),
+        ])
+        .await
+        .expect("applied");
+    let index = reopen(index).await;
+    let loaded = index.load().await.expect("loaded");
+    assert_eq!((loaded.position, loaded.store), (Some(position), Some(store)));
+    assert_eq!(loaded.held, [(path("a"), one.clone())]);
+    assert_eq!(loaded.missing, [missing]);
+    assert_eq!(loaded.intents, [(7, intent)]);
+    assert_eq!(loaded.journal, [(staged("j"), 64 << 20)]);
+    assert_eq!(loaded.uploads, [upload.clone()]);
+    assert_eq!(index.groups(one.digest).await.expect("read"), Some(groups));
+    assert_eq!(index.load_journal(staged("j")).await.expect("read"), Some(64 << 20));
+    let undo = vec![
+        Write::Clear(path("m")),
+        Write::Unjournal(staged("j")),
+        Write::Ungroup(one.digest),
+        Write::EndUpload(upload.id),
+        Write::Settle(7),
+    ];
+    index.apply(undo).await.expect("applied");
+    let loaded = reopen(index).await.load().await.expect("loaded");
+    assert!(loaded.missing.is_empty() && loaded.journal.is_empty() && loaded.uploads.is_empty());
+    assert!(loaded.intents.is_empty());
+}
+
+fn groups(content: &[u8]) -> Groups {
+    let mut hasher = TreeHasher::default();
+    hasher.update(content);
+    hasher.finish().1
+}
+
+macro_rules! store_suite {
+    ($($property:ident)*) => {
+        mod on_disk {
+            use super::*;
+            $(#[doc = concat!("H13: `", stringify!($property), "` on a real file system.")]
+            #[tokio::test]
+            async fn $property() {
+                let root = tempfile::tempdir().expect("a directory");
+                super::$property(FsStore::new(root.path(), 0)).await;
+            })*
+        }
+
+        mod in_memory {
+            use super::*;
+            $(#[doc = concat!("H13: `", stringify!($property), "` in the simulation.")]
+            #[tokio::test]
+            async fn $property() {
+                super::$property(MemoryStore::new(1 << 30)).await;
+            })*
+        }
+    };
+}
+
+store_suite! {
+    a_store_is_claimed_once
+    publishing_gives_whole_files_final_names
+    hashing_reads_what_is_there
+    withdrawing_takes_files_away
+}
+
+/// H13, I1: the index on disk, closed and opened again.
+#[tokio::test]
+async fn an_index_on_disk_keeps_what_it_was_told() {
+    let state = tempfile::tempdir().expect("a directory");
+    let file = state.path().join("index.sqlite");
+    let reopen = async |index: SqliteIndex| {
+        drop(index);
+        SqliteIndex::open(&file).expect("opened again")
+    };
+    an_index_keeps_what_it_was_told(SqliteIndex::open(&file).expect("opened"), reopen).await;
+}
+
+/// H13, I1: the index of the simulation.
+#[tokio::test]
+async fn an_index_in_memory_keeps_what_it_was_told() {
+    an_index_keeps_what_it_was_told(MemoryIndex::default(), async |index: MemoryIndex| index).await;
+}
+
+/// R70, I8: a link in the tree is never followed, neither to read nor to write, wherever it points.
+#[tokio::test]
+async fn links_are_never_followed() {
+    let (root, outside) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let store = FsStore::new(root.path(), 0);
+    claim(&store).await;
+    std::fs::write(outside.path().join("secret"), b"secret").expect("written");
+    let transfer = root.path().join("ums_filetransfer");
+    std::os::unix::fs::symlink(outside.path(), transfer.join("dir")).expect("linked");
+    std::os::unix::fs::symlink(outside.path().join("secret"), transfer.join("file")).expect("linked");
+    assert_eq!(published(&store, "dir/secret").await, None);
+    assert_eq!(published(&store, "file").await, None);
+    store.stage(vec![(staged("s"), Bytes::from_static(b"new"))]).await.expect("staged");
+    for at in ["dir/new", "file", "file/new"] {
+        let result = store.publish(vec![(staged("s"), path(at))]).await.expect("tried").remove(0);
+        assert!(result.is_err(), "{at}");
+    }
+    assert_eq!(std::fs::read_dir(outside.path()).expect("listed").count(), 1);
+    assert_eq!(std::fs::read(outside.path().join("secret")).expect("read"), b"secret");
+}
+
+/// R19, I8: a root that lost its marker, has another server's, or is used by another process is not touched.
+#[tokio::test]
+async fn a_foreign_root_is_refused() {
+    let root = tempfile::tempdir().expect("a directory");
+    let (mine, other) = (StoreId::random(&SystemEntropy), StoreId::random(&SystemEntropy));
+    let empty = FsStore::new(root.path(), 0).claim(Some(mine), mine).await;
+    assert!(matches!(empty, Err(StoreError::Offline { .. })), "{empty:?}");
+    assert_eq!(std::fs::read_dir(root.path()).expect("listed").count(), 0);
+    let first = FsStore::new(root.path(), 0);
+    assert_eq!(first.claim(None, mine).await, Ok(mine));
+    let second = FsStore::new(root.path(), 0).claim(Some(mine), mine).await;
+    assert!(matches!(second, Err(StoreError::Offline { .. })), "{second:?}");
+    drop(first);
+    let foreign = FsStore::new(root.path(), 0).claim(Some(other), other).await;
+    assert!(matches!(foreign, Err(StoreError::Offline { .. })), "{foreign:?}");
+}
+
+/// I7: what was not synced before a power cut is not there afterwards; the simulation must be as hard as a disk.
+#[tokio::test]
+async fn a_power_cut_forgets_what_was_not_synced() {
+    let store = MemoryStore::new(1 << 20);
+    claim(&store).await;
+    put(&store, "kept", b"kept").await;
+    store.stage(vec![(staged("pending"), Bytes::from_static(b"pending"))]).await.expect("staged");
+    store.crash();
+    assert_eq!(published(&store, "kept").await.as_deref(), Some(&b"kept"[..]));
+    assert!(store.staged().await.expect("listed").is_empty());
+}
