@@ -39,8 +39,9 @@ deny: ## licences, banned crates, sources
 doc: ## documentation, broken links are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(WORKSPACE) --no-deps
 
+# The binary comes first: tests with real processes start it. With the tests, because they choose the features.
 test: ## every test
-	$(CARGO) build $(WORKSPACE)
+	$(CARGO) build $(WORKSPACE) --bins --tests
 ifeq ($(HAS_NEXTEST),yes)
 	$(CARGO) nextest run $(WORKSPACE)
 else
@@ -51,12 +52,13 @@ sim: ## the simulation alone
 	$(CARGO) test $(WORKSPACE) --test sim
 
 process: ## the tests with real processes alone
-	$(CARGO) build $(WORKSPACE)
+	$(CARGO) build $(WORKSPACE) --bins --tests
 	$(CARGO) test $(WORKSPACE) --test process
 
+# Two builds: the product is measured as it is delivered, without what tests add to its crates.
 bench: ## how fast, next to the tools that people use today
-	$(CARGO) build --release $(WORKSPACE)
-	$(CARGO) bench $(WORKSPACE) --bench bench
+	$(CARGO) build --release --locked --package lockstep
+	$(CARGO) run --release --locked --package lockstep-tests --bin bench
 
 run: ## three servers on this machine: register, watch, compare; FILE=path, ONCE=1 ends by itself
 	@tests/run/run.sh

@@ -152,6 +152,10 @@ if [[ -n $once ]]; then
                 "${commands[i]}" "$code" "${codes[i]}" "${fragments[i]}" "$answer"
         fi
     done
+    say "Run the lines that lockstep up printed"
+    sed -n '/^Try/,/^$/p' "$data/up.out" | sed 1d | if [[ -n $has_grpcurl ]]; then cat; else grep -v grpcurl; fi >"$work/try.sh"
+    [[ $(wc -l <"$work/try.sh") -gt 3 ]] || fail "lockstep up printed no lines to try"
+    bash -eu "$work/try.sh" || fail "a line that lockstep up printed failed: $(cat "$work/try.sh")"
     say "What README.md shows is among them"
     shown=0
     while IFS= read -r command; do
@@ -176,4 +180,6 @@ if [[ -n $once ]]; then
 fi
 
 say "Running until Ctrl-C; lockstep status --watch shows it live"
+# From here on a signal is the usual end.
+trap 'exit 0' INT TERM
 wait "$up_pid"

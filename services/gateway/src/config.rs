@@ -1,18 +1,15 @@
 //! What the gateway is told at its start.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::str::FromStr;
 
 use lockstep_chassis::Settings;
+use lockstep_registry::Location;
 
 /// The settings of the gateway, beside those that every service has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The registry.
-    pub registry: RegistryUri,
+    pub registry: Location,
     /// Where instances of catalog answer.
     pub catalog: Uris,
     /// Where instances of resolver answer.
@@ -23,8 +20,7 @@ impl Config {
     /// Reads the settings; `None` if one is missing or invalid, which `settings` tells.
     pub fn read(settings: &mut Settings) -> Option<Self> {
         // Every setting is read before any is missed, so that all mistakes are told.
-        let registry =
-            settings.required("registry", "where the registry is: sqlite:/path/to/registry.sqlite");
+        let registry = settings.required("registry", "the registry, sqlite:/path/to/registry.sqlite");
         let catalog =
             settings.optional("catalog", "where catalog answers: https://host:port, more after commas");
         let resolver =
@@ -34,37 +30,6 @@ impl Config {
             catalog: catalog?.unwrap_or_default(),
             resolver: resolver?.unwrap_or_default(),
         })
-    }
-}
-
-/// Where a registry is: `sqlite:` and the path of the database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RegistryUri(PathBuf);
-
-impl RegistryUri {
-    /// The path of the database.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-/// The text names no registry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected sqlite:/path/to/registry.sqlite")]
-pub struct InvalidRegistryUri;
-
-impl FromStr for RegistryUri {
-    type Err = InvalidRegistryUri;
-
-    fn from_str(text: &str) -> Result<Self, InvalidRegistryUri> {
-        let path = text.strip_prefix("sqlite:").filter(|path| !path.is_empty()).ok_or(InvalidRegistryUri)?;
-        Ok(Self(PathBuf::from(path)))
-    }
-}
-
-impl fmt::Display for RegistryUri {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sqlite:{}", self.0.display())
     }
 }
 
@@ -107,7 +72,7 @@ mod tests {
         let (config, problems) = read(&["--registry=sqlite:/r.sqlite", "--catalog=https://a:1, https://b:2"]);
         assert_eq!(problems, "");
         let config = config.expect("valid");
-        assert_eq!((config.registry.path(), config.catalog.0.len()), (Path::new("/r.sqlite"), 2));
+        assert_eq!((config.registry.to_string().as_str(), config.catalog.0.len()), ("sqlite:/r.sqlite", 2));
         assert!(config.resolver.0.is_empty());
         let (config, problems) = read(&["--catalog=http://a:1", "--resolver=b"]);
         assert!(config.is_none());

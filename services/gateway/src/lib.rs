@@ -33,7 +33,7 @@ use lockstep_model::{
     clock::{Entropy, SystemEntropy},
 };
 use lockstep_proto::gateway::v1::matrix_service_server::MatrixServiceServer;
-use lockstep_registry::{CachedMembers, Registry, SqliteRegistry};
+use lockstep_registry::{CachedMembers, Registry};
 use tokio_stream::Stream;
 
 pub use config::Config;
@@ -67,7 +67,7 @@ pub struct Parts<R, E> {
 /// # Errors
 /// [`StartError`] if the registry cannot be opened.
 pub async fn run(config: Config, process: Process) -> Result<(), StartError> {
-    let registry = SqliteRegistry::open(config.registry.path()).map_err(|error| {
+    let registry = config.registry.open().map_err(|error| {
         StartError::of(format!("could not open the registry {}", config.registry), &error)
     })?;
     let Process { drain, health, incoming, channels, .. } = process;

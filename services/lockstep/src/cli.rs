@@ -5,7 +5,12 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lockstep_chassis::config::Span;
 
-const EXIT_CODES: &str = "\
+const EXAMPLES: &str = "\
+Examples:
+  lockstep up --servers 3 --data ./lockstep-data
+  lockstep file register ./base.img os/base.img --server s1 --wait
+  lockstep status
+
 Exit codes:
   0   done
   1   a call was refused or failed
@@ -15,13 +20,13 @@ Exit codes:
 
 /// Keeps registered files the same on every server of an installation.
 #[derive(Parser, Debug)]
-#[command(name = "lockstep", version, about, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "lockstep", version, about, after_help = EXAMPLES, propagate_version = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
     /// How to print results. JSON uses the words of the contract, numbers for sizes and counts, seconds for ages;
     /// fields may be added, never renamed. Errors go to the standard error stream in the same format.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Text, env = "LOCKSTEP_OUTPUT")]
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, env = "LOCKSTEP_OUTPUT", hide_env_values = true)]
     pub(crate) output: Format,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -41,25 +46,39 @@ pub(crate) enum Format {
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectionArgs {
     /// The directory of an installation made by `lockstep up`; the gateway and the certificates are found in it.
-    #[arg(long, global = true, value_name = "DIR", default_value = "./lockstep-data", env = "LOCKSTEP_DATA")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "./lockstep-data",
+        env = "LOCKSTEP_DATA",
+        hide_env_values = true
+    )]
     pub(crate) data: PathBuf,
     /// The gateway [default: the one of the data directory, else https://localhost:7443].
-    #[arg(long, global = true, value_name = "URI", env = "LOCKSTEP_GATEWAY")]
+    #[arg(long, global = true, value_name = "URI", env = "LOCKSTEP_GATEWAY", hide_env_values = true)]
     pub(crate) gateway: Option<String>,
     /// The operator whose certificate of the data directory is used.
-    #[arg(long, global = true, value_name = "NAME", default_value = "local", env = "LOCKSTEP_OPERATOR")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        default_value = "local",
+        env = "LOCKSTEP_OPERATOR",
+        hide_env_values = true
+    )]
     pub(crate) operator: String,
     /// The certificate, PEM [default: the operator's of the data directory].
-    #[arg(long, global = true, value_name = "FILE", env = "LOCKSTEP_CERT")]
+    #[arg(long, global = true, value_name = "FILE", env = "LOCKSTEP_CERT", hide_env_values = true)]
     pub(crate) cert: Option<PathBuf>,
     /// Its key, PEM.
-    #[arg(long, global = true, value_name = "FILE", env = "LOCKSTEP_KEY")]
+    #[arg(long, global = true, value_name = "FILE", env = "LOCKSTEP_KEY", hide_env_values = true)]
     pub(crate) key: Option<PathBuf>,
     /// The certificate authorities to trust, PEM.
-    #[arg(long, global = true, value_name = "FILE", env = "LOCKSTEP_CA")]
+    #[arg(long, global = true, value_name = "FILE", env = "LOCKSTEP_CA", hide_env_values = true)]
     pub(crate) ca: Option<PathBuf>,
     /// The trust domain of all identities [default: the one of the data directory, else lockstep.local].
-    #[arg(long, global = true, value_name = "NAME", env = "LOCKSTEP_TRUST_DOMAIN")]
+    #[arg(long, global = true, value_name = "NAME", env = "LOCKSTEP_TRUST_DOMAIN", hide_env_values = true)]
     pub(crate) trust_domain: Option<String>,
 }
 
@@ -169,7 +188,7 @@ pub(crate) struct RegisterArgs {
     /// the source]. With a slash at the end, the last component of the source is appended; `/` alone is the top.
     pub(crate) path: Option<String>,
     /// The server that receives the bytes first; may be left out where there is only one.
-    #[arg(long, value_name = "ID", env = "LOCKSTEP_SERVER")]
+    #[arg(long, value_name = "ID", env = "LOCKSTEP_SERVER", hide_env_values = true)]
     pub(crate) server: Option<String>,
     /// Wait until every server holds the files, verified. Ends early, with code 2, when only servers are left that
     /// have been unreachable or failing for ten seconds.
@@ -214,7 +233,7 @@ pub(crate) struct RemoveArgs {
     #[arg(long, value_name = "N|current", value_parser = revision)]
     pub(crate) revision: Seen,
     /// The server that is asked; may be left out where there is only one.
-    #[arg(long, value_name = "ID", env = "LOCKSTEP_SERVER")]
+    #[arg(long, value_name = "ID", env = "LOCKSTEP_SERVER", hide_env_values = true)]
     pub(crate) server: Option<String>,
 }
 

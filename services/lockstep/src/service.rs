@@ -12,7 +12,7 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use crate::{out, problem::Exit};
 
-/// Set by `lockstep up` for its children.
+/// Set by `lockstep up` for its children, and by whoever starts `lockstep up` and wants it to end with itself.
 pub(crate) const SUPERVISED: &str = "LOCKSTEP_SUPERVISED";
 
 /// Runs a service until it is told to stop; `None` if `name` is no service.
@@ -37,7 +37,7 @@ pub(crate) fn run(name: &str, args: Vec<String>) -> Option<ExitCode> {
 
 /// A supervised process drains when its standard input ends: the supervisor holds the other end, so its children end
 /// with it, however it ends.
-fn end_with_supervisor() -> io::Result<()> {
+pub(crate) fn end_with_supervisor() -> io::Result<()> {
     if std::env::var_os(SUPERVISED).is_none() {
         return Ok(());
     }

@@ -45,7 +45,13 @@ impl<P: Ports> Engine<P> {
         let fingerprint = format!("delete {path} {expected}");
         let request = Request { caller: ask.caller.clone(), id: ask.request_id.to_string(), fingerprint };
         let known = self.registry().find_request(request.clone()).await;
-        known.map_err(|error| named(error, ask.request_id.as_str()))?;
+        if let Some(revision) = known.map_err(|error| named(error, ask.request_id.as_str()))?
+            && let Ok(written) = self.registry().transaction(revision).await
+            && let Some(tombstone) = written.iter().find(|record| record.key == file_key(path))
+        {
+            let again = Registered { path: path.clone(), revision: expected, record: living(decode(tombstone)?) };
+            return Ok((again, revision));
+        }
         for _ in 0..ATTEMPTS_MAX {
             let mut latest = self.registry().get_latest(vec![file_key(path)]).await?;
             let record = latest.pop().flatten().ok_or_else(|| FileError::NotFound { path: path.clone() })?;
@@ -59,7 +65,11 @@ impl<P: Ports> Engine<P> {
             if record.revision != expected {
                 return Err(FileError::RevisionChanged { path: path.clone(), expected, actual: record.revision });
             }
-            let tombstone = FileRecord { deleted_by: Some(ask.label()), ..body.clone() };
+            let tombstone = FileRecord {
+                deleted_by: Some(ask.label()),
+                registered_revision: Some(record.revision),
+                ..body.clone()
+            };
             match self.commit_deletion(ask, request.clone(), path, expected, &tombstone).await {
                 Err(FileError::Registry(RegistryError::Refused { .. })) => {}
                 Err(error) => return Err(error),
@@ -153,5 +163,5 @@ impl<P: Ports> Engine<P> {
 }
 
 fn living(tombstone: FileRecord) -> FileRecord {
-    FileRecord { deleted_by: None, ..tombstone }
+    FileRecord { deleted_by: None, registered_revision: None, ..tombstone }
 }

@@ -101,7 +101,11 @@ impl<P: Ports> Engine<P> {
             let span = tracing::info_span!("fetch", server_id = %self.server(), files = batch.len(), bytes);
             follow(&span, &batch);
             let work = async move {
-                engine.fetch_small(batch).await;
+                // Cut off by the drain it is as after a crash: the exception is there at the next start.
+                tokio::select! {
+                    () = engine.inner.drain.started() => {}
+                    () = engine.fetch_small(batch) => {}
+                }
                 drop(permit);
                 engine.inner.fetch.notify_one();
             };
@@ -114,7 +118,11 @@ impl<P: Ports> Engine<P> {
             let span = tracing::info_span!("fetch", server_id = %self.server(), path = %wanted.path, bytes = wanted.size_bytes);
             follow(&span, std::slice::from_ref(&wanted));
             let work = async move {
-                engine.fetch_large(wanted).await;
+                // Cut off by the drain it is as after a crash: the exception is there at the next start.
+                tokio::select! {
+                    () = engine.inner.drain.started() => {}
+                    () = engine.fetch_large(wanted) => {}
+                }
                 drop(permit);
                 engine.inner.fetch.notify_one();
             };

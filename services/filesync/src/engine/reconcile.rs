@@ -21,6 +21,8 @@ use crate::{
 
 /// Changes that are read, planned and written to the index at once.
 const PAGE_CHANGES: usize = 1_000;
+/// Revisions that are kept for whoever falls behind.
+const HISTORY_KEPT: u64 = 1_000_000;
 /// Everything that waits for one round.
 type Callers = Vec<oneshot::Sender<Result<Round, FileError>>>;
 
@@ -66,7 +68,10 @@ impl<P: Ports> Engine<P> {
             let mut callers = Callers::new();
             tokio::select! {
                 () = self.inner.drain.started() => return,
-                _ = cycle.tick() => self.inner.board.hurry(tokio::time::Instant::now()),
+                _ = cycle.tick() => {
+                    self.inner.board.hurry(tokio::time::Instant::now());
+                    self.compact().await;
+                }
                 Some(caller) = asked.recv() => callers.push(caller),
             }
             while let Ok(caller) = asked.try_recv() {
@@ -79,6 +84,16 @@ impl<P: Ports> Engine<P> {
             }
             self.inner.health.set("registry", !matches!(result, Err(FileError::Registry(_))));
             callers.into_iter().for_each(|caller| drop(caller.send(result.clone())));
+        }
+    }
+
+    /// Bounds the history; the registry keeps what a server has not acknowledged, however long that takes.
+    async fn compact(&self) {
+        let below = self.inner.board.position().and_then(|position| position.revision.0.checked_sub(HISTORY_KEPT));
+        if let Some(below) = below
+            && let Err(error) = self.registry().compact(Revision(below)).await
+        {
+            tracing::debug!(%error, "the history is compacted later");
         }
     }
 

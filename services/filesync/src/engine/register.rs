@@ -72,7 +72,7 @@ impl<P: Ports> Engine<P> {
         let request = request(ask, &files);
         let paths: Vec<FilePath> = files.iter().map(|file| file.path.clone()).collect();
         if let Some(revision) = self.known_request(&request).await? {
-            return self.replay(revision, &paths).await;
+            return self.replay(revision, &paths, &ask.label()).await;
         }
         self.catch_up_with(&paths, ask).await?;
         let uploads: Vec<UploadId> = files.iter().filter_map(NewFile::upload).collect();
@@ -194,7 +194,9 @@ impl<P: Ports> Engine<P> {
         fail::fail_point!("filesync.register.committed");
         if committed.replayed {
             self.record(vec![Write::Settle(number)]).await?;
-            return self.replay(committed.revision, &paths).await;
+            let names = staged.iter().map(|file| file.staged.clone()).collect();
+            self.inner.ports.store.discard(names).await.map_err(|error| self.disk(error))?;
+            return self.replay(committed.revision, &paths, &ask.label()).await;
         }
         let files: Vec<Staged> = staged.iter().map(|file| file.at(committed.revision, &ask.traceparent)).collect();
         let left = self.publish_registered(number, files.clone()).await?;
@@ -267,15 +269,22 @@ impl<P: Ports> Engine<P> {
         Err(RegistryError::Unavailable { cause }.into())
     }
 
-    /// The first answer of a request that is known, from the log, or from the record where the log is compacted.
-    async fn replay(&self, revision: Revision, paths: &[FilePath]) -> Result<Vec<Registered>, FileError> {
-        let latest = self.registry().get_latest(paths.iter().map(file_key).collect()).await?;
+    /// The first answer of a request that is known: what its transaction wrote. Where that is compacted, the record or
+    /// tombstone that it made still tells.
+    async fn replay(&self, revision: Revision, paths: &[FilePath], label: &str) -> Result<Vec<Registered>, FileError> {
+        let keys: Vec<String> = paths.iter().map(file_key).collect();
+        let written = match self.registry().transaction(revision).await {
+            Ok(written) => written,
+            Err(RegistryError::TooOld { .. }) => self.registry().get_latest(keys.clone()).await?.into_iter().flatten().collect(),
+            Err(error) => return Err(error.into()),
+        };
         let mut answer = Vec::with_capacity(paths.len());
-        for (path, record) in paths.iter().zip(latest) {
+        for (path, key) in paths.iter().zip(keys) {
+            let mine = written.iter().find(|record| record.key == key).map(decode).transpose()?;
+            let record = mine.filter(|body| body.registered_by == label);
             let record = record.ok_or_else(|| FileError::NotFound { path: path.clone() })?;
-            let mut body = decode(&record)?;
-            body.deleted_by = None;
-            answer.push(Registered { path: path.clone(), revision, record: body });
+            let record = FileRecord { deleted_by: None, registered_revision: None, ..record };
+            answer.push(Registered { path: path.clone(), revision, record });
         }
         Ok(answer)
     }
@@ -328,6 +337,7 @@ impl Staged {
             state: FileState::Active,
             registered_by: ask.label(),
             deleted_by: None,
+            registered_revision: None,
         }
     }
 }
@@ -354,8 +364,9 @@ fn transaction(ask: &Ask, request: Request, staged: &[Staged], claims: naming::C
 /// The revision of this very request, if a record or a tombstone at one of its paths was made by it.
 fn recognise(latest: &[Option<Record>], label: &str) -> Result<Option<Revision>, FileError> {
     for record in latest.iter().flatten() {
-        if decode(record)?.registered_by == label {
-            return Ok(Some(record.revision));
+        let body = decode(record)?;
+        if body.registered_by == label {
+            return Ok(Some(body.registered_revision.unwrap_or(record.revision)));
         }
     }
     Ok(None)

@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use lockstep_chassis::{deadline, trace};
-use lockstep_model::{Fault as _, Revision, ServerId, clock::Entropy};
+use lockstep_model::{Fault as _, Reason, Revision, ServerId, clock::Entropy};
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
@@ -58,7 +58,9 @@ impl<P: Replicas, E: Entropy> FanOut<P, E> {
                 // It answers but cannot move on, for example because it has as many exceptions as it may have.
                 Ok(()) => failed_because = None,
                 Err(cause) => {
-                    if failed_because.as_ref() != Some(&cause.reason) {
+                    // One that went away is told by whoever watches it.
+                    let gone = cause.is(Reason::Draining) || cause.is(Reason::PeerUnreachable);
+                    if !gone && failed_because.as_ref() != Some(&cause.reason) {
                         let (server_id, reason) = (&self.address.id, &cause.reason);
                         tracing::warn!(%server_id, reason, cause = cause.message, "a server does not catch up");
                     }

@@ -48,10 +48,14 @@ impl<P: Replicas, E: Entropy> Watch<P, E> {
                 Ok(Err(cause)) => cause,
                 Err(_) => silent(OPEN_MAX),
             };
-            self.link.send_modify(|link| link.up = false);
+            let was_up = self.link.send_replace(Link::default()).up;
             self.board.update(|view| view.lose(id, cause.clone()));
-            if lost_because.as_ref().is_none_or(|known| known.reason != cause.reason) {
-                tracing::warn!(server_id = %id, reason = cause.reason, cause = cause.message, "server lost");
+            let (reason, text) = (&cause.reason, &cause.message);
+            // A server that says goodbye, or was not there yet, is no trouble.
+            if was_up && !cause.is(Reason::Draining) {
+                tracing::warn!(server_id = %id, reason, cause = text, "server lost");
+            } else if lost_because.as_ref().is_none_or(|known| known.reason != cause.reason) {
+                tracing::info!(server_id = %id, reason, cause = text, "server does not report");
             }
             lost_because = Some(cause);
             tokio::time::sleep(backoff.wait(&self.entropy)).await;

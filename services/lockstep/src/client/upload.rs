@@ -27,10 +27,13 @@ use crate::problem::{Problem, Result};
 const CHUNK_BYTES: usize = 1 << 20;
 /// Chunks between the disk and the connection.
 const CHUNKS_AHEAD: usize = 4;
-/// Streams without progress between them before the upload is given up.
-const ATTEMPTS_MAX: u32 = 6;
-/// The wait before a new stream.
-const BACKOFF: Duration = Duration::from_secs(1);
+/// Streams without progress between them before the upload is given up. With the waits between them that is some 40 s:
+/// longer than a server takes to notice that a stream before broke off.
+const ATTEMPTS_MAX: u32 = 10;
+/// The wait before a new stream; doubled while nothing gets further.
+const BACKOFF_FIRST: Duration = Duration::from_millis(500);
+/// The longest wait.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// An upload that is complete.
 pub(crate) struct Uploaded {
@@ -60,7 +63,7 @@ pub(crate) async fn upload(
         progress: Arc::clone(progress),
     };
     let mut offset = 0;
-    let mut idle_attempts = 0;
+    let mut idle_attempts: u32 = 0;
     loop {
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let header = UploadHeader {
@@ -96,7 +99,7 @@ pub(crate) async fn upload(
                 let failure = next.failure.unwrap_or_else(|| Failure::of(&Stalled { upload_id, offset }));
                 return Err(Problem::call(what, session.place(Some(server)), &failure));
             }
-            tokio::time::sleep(BACKOFF).await;
+            tokio::time::sleep((BACKOFF_FIRST * (1 << idle_attempts.min(4))).min(BACKOFF_MAX)).await;
         }
         offset = next.offset;
     }

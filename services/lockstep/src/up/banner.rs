@@ -21,11 +21,11 @@ pub(crate) fn text(layout: &Layout, installation: &Installation, program: &str) 
     format!(
         "lockstep is up: {count}, gateway {gateway}\n\n{servers}\n\nTry in another terminal\n  \
          export LOCKSTEP_DATA={data}\n  \
-         {program} file register /etc/hostname hostname --server s1 --wait\n  \
+         {program} file register /etc/hosts hosts --server s1 --wait\n  \
          {program} status\n  \
          TLS=\"-cacert {ca} -cert {cert} -key {key}\"\n  \
          grpcurl $TLS {address} list\n  \
-         grpcurl $TLS -d '{{\"path\":\"hostname\"}}' {address} lockstep.filesync.v1.FileService/GetFile\n\n\
+         grpcurl $TLS -d '{{\"path\":\"hosts\"}}' {address} lockstep.filesync.v1.FileService/GetFile\n\n\
          Stop with Ctrl-C; the same command starts it again."
     )
 }

@@ -1,7 +1,8 @@
 //! The life of one child: started, forwarded, started again when it ends by itself, ended when it is told to.
 
 use std::{
-    io,
+    collections::BTreeMap,
+    fs, io,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use tokio::{
 
 use super::{
     Layout,
-    children::{Spec, is_withheld},
+    children::{Spec, is_withheld, variables},
     layout::replace,
     lines::Lines,
 };
@@ -30,6 +31,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A child that lived this long is well: the next wait is the first one again.
 const WELL_AFTER: Duration = Duration::from_secs(30);
+/// How often a child that is held back is looked at.
+const HOLD_POLL: Duration = Duration::from_millis(50);
 /// From the signal to the kill.
 const STOP_MAX: Duration = Duration::from_millis(4_400);
 
@@ -61,8 +64,15 @@ impl End {
 pub(crate) async fn keep(spec: Spec, layout: &Layout, lines: &Lines, stop: &Drain) -> Result<()> {
     let mut backoff = BACKOFF_FIRST;
     for life in 0.. {
+        if layout.hold(&spec.name).exists() {
+            lines.say(&format!("{} is held back by {}", spec.name, layout.hold(&spec.name).display())).await;
+            tokio::select! {
+                () = released(layout, &spec) => backoff = BACKOFF_FIRST,
+                () = stop.started() => return Ok(()),
+            }
+        }
         let started = Instant::now();
-        let end = match start(&spec, life) {
+        let end = match start(&spec, life, &next_environment(layout, &spec)) {
             Ok(child) => live(child, &spec, layout, lines, stop).await,
             Err(error) => End::of(Err(error)),
         };
@@ -88,7 +98,22 @@ pub(crate) async fn keep(spec: Spec, layout: &Layout, lines: &Lines, stop: &Drai
     Ok(())
 }
 
-fn start(spec: &Spec, life: u32) -> io::Result<Child> {
+async fn released(layout: &Layout, spec: &Spec) {
+    while layout.hold(&spec.name).exists() {
+        sleep(HOLD_POLL).await;
+    }
+}
+
+/// Takes away what somebody left for this life alone.
+fn next_environment(layout: &Layout, spec: &Spec) -> BTreeMap<String, String> {
+    let path = layout.next_environment(&spec.name);
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    // Not there is the usual case; what cannot be removed serves the life after this one too.
+    let _ = fs::remove_file(path);
+    variables(text.trim())
+}
+
+fn start(spec: &Spec, life: u32, own: &BTreeMap<String, String>) -> io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(&spec.args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A group of its own, so that Ctrl-C in a terminal reaches the supervisor alone, which ends all in order.
@@ -96,7 +121,7 @@ fn start(spec: &Spec, life: u32) -> io::Result<Child> {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_withheld)) {
         command.env_remove(name);
     }
-    command.envs(spec.environment_of(life)).env(SUPERVISED, "1");
+    command.envs(spec.environment_of(life)).envs(own).env(SUPERVISED, "1");
     command.spawn()
 }
 
@@ -132,7 +157,7 @@ async fn live(mut child: Child, spec: &Spec, layout: &Layout, lines: &Lines, sto
     };
     let (end, (), ()) = tokio::join!(life, forward_output, forward_errors);
     // The file is a hint for people and tests; one that is left over names a process that is gone.
-    let _ = std::fs::remove_file(pid_path);
+    let _ = fs::remove_file(pid_path);
     end
 }
 

@@ -127,7 +127,7 @@ fn spec(service: &str, name: String, settings: Vec<(&'static str, String)>) -> S
 }
 
 /// A part without an equals sign belongs to the value before it, so a value may be a list.
-fn variables(text: &str) -> BTreeMap<String, String> {
+pub(crate) fn variables(text: &str) -> BTreeMap<String, String> {
     let mut variables: Vec<(&str, String)> = Vec::new();
     for part in text.split(',') {
         match (part.split_once('='), variables.last_mut()) {

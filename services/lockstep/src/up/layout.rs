@@ -18,6 +18,8 @@ use crate::problem::{Problem, Result};
 ///     pki/ca.pem  pki/<name>/{cert,key}.pem      names: gateway, s1.filesync, operator.local, …
 ///     servers/<id>/{root,state}                  root: what the server holds; state: what it knows
 ///     run/<child>.pid  run/ready
+///     run/<child>.hold                           while it is there, the child is not started again
+///     run/<child>.env                            NAME=VALUE,… for the next life of the child, which takes it away
 /// ```
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
@@ -78,6 +80,16 @@ impl Layout {
     /// The process id of a child.
     pub(crate) fn pid(&self, child: &str) -> PathBuf {
         self.data.join("run").join(format!("{child}.pid"))
+    }
+
+    /// Keeps a child from being started while it is there: for maintenance of one service, and for tests.
+    pub(crate) fn hold(&self, child: &str) -> PathBuf {
+        self.data.join("run").join(format!("{child}.hold"))
+    }
+
+    /// Variables for the next life of a child.
+    pub(crate) fn next_environment(&self, child: &str) -> PathBuf {
+        self.data.join("run").join(format!("{child}.env"))
     }
 
     /// There while everything answers; contains the address of the gateway.

@@ -45,6 +45,7 @@ use crate::{
     cli::{Cli, UpArgs},
     out,
     problem::{Exit, Problem, Result},
+    service,
 };
 
 /// From the signal to the end of the supervisor; each child has half a second less.
@@ -55,6 +56,9 @@ pub(crate) async fn run(cli: &Cli, args: &UpArgs) -> Result<()> {
     let data = &cli.connection.data;
     fs::create_dir_all(data)
         .map_err(|error| Problem::io("could not create the data directory", data.display(), &error))?;
+    service::end_with_supervisor().map_err(|error| {
+        Problem::io("could not watch the supervisor of this process", "the operating system", &error)
+    })?;
     // Children have the same working directory, but a path in a printed line should work from any.
     let data = data
         .canonicalize()

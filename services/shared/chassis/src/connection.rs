@@ -64,7 +64,9 @@ pub(crate) async fn run<S>(
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_BYTES_MAX)
         .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        // gRPC has no use for it, and it would be the only thing on the wire that comes from the wall clock.
+        .auto_date_header(false);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(io), service));
     let end = tokio::select! {
         biased;

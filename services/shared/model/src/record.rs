@@ -8,6 +8,7 @@ use crate::{
     identity::Role,
     ids::{FileId, ServerId, StoreId},
     path::{FilePath, Folded},
+    position::Revision,
     version::{Mode, ProductVersion},
 };
 
@@ -67,9 +68,12 @@ pub struct FileRecord {
     pub state: FileState,
     /// `caller id` of the request that registered it, kept in the tombstone too.
     pub registered_by: String,
-    /// `caller id` of the request that deleted it.
+    /// `caller id` of the request that deleted it; in a tombstone only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_by: Option<String>,
+    /// The revision that registered it; in a tombstone only, whose own revision is that of the deletion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered_revision: Option<Revision>,
 }
 
 /// What a folded name stands for.

@@ -46,6 +46,7 @@ macro_rules! conformance_properties {
             pages_of_changes_join_to_the_history
             a_page_of_changes_never_splits_a_transaction
             a_filter_moves_past_what_does_not_match
+            a_transaction_can_be_read_alone
             the_chain_follows_from_the_changes
             another_epoch_is_a_fork
             another_chain_is_a_fork

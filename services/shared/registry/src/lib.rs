@@ -72,6 +72,12 @@ pub trait Registry: Clone + Send + Sync + 'static {
         request: Request,
     ) -> impl Future<Output = Result<Option<Revision>, RegistryError>> + Send;
 
+    /// The changes of one transaction, ordered by key; empty for a revision that is not committed.
+    ///
+    /// # Errors
+    /// [`RegistryError::TooOld`] at and below the floor.
+    fn transaction(&self, revision: Revision) -> impl Future<Output = Result<Vec<Record>, RegistryError>> + Send;
+
     /// The changes after a position: whole transactions only, at least one if there is any, stopping before `limit`
     /// changes would be exceeded; only keys with `prefix`.
     ///

@@ -16,7 +16,7 @@ use crate::{
     Record, Registry, RegistryError, Request,
     page::{ChangePage, RecordPage},
     range,
-    transaction::{Live, Transaction, locate, within},
+    transaction::{kept, Live, Transaction, locate, within},
 };
 
 /// How long a waiter waits for a head that does not move.
@@ -139,6 +139,13 @@ impl Registry for MemoryRegistry {
 
     async fn find_request(&self, request: Request) -> Result<Option<Revision>, RegistryError> {
         self.available()?.answered(&request)
+    }
+
+    async fn transaction(&self, revision: Revision) -> Result<Vec<Record>, RegistryError> {
+        let state = self.available()?;
+        kept(revision, state.floor)?;
+        let from = (revision, String::new());
+        Ok(state.log.range(from..).take_while(|((at, _), _)| *at == revision).map(|(_, r)| r.clone()).collect())
     }
 
     async fn changes(&self, after: Position, prefix: String, limit: usize) -> Result<Changes, RegistryError> {

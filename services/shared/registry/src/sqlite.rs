@@ -111,6 +111,10 @@ impl Registry for SqliteRegistry {
         self.shared.readers.run(move |connection| commit::answered(connection, &request)).await
     }
 
+    async fn transaction(&self, revision: Revision) -> Result<Vec<Record>, RegistryError> {
+        self.shared.readers.run(move |connection| read::transaction(connection, revision)).await
+    }
+
     async fn changes(&self, after: Position, prefix: String, limit: usize) -> Result<Changes, RegistryError> {
         self.shared.readers.run(move |connection| read::changes(connection, after, &prefix, limit)).await
     }

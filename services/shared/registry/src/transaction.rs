@@ -103,6 +103,14 @@ pub(crate) fn within(actual: usize, limit: usize, unit: &str) -> Result<(), Regi
     Err(RegistryError::TooLarge { limit: format!("{limit} {unit}"), actual: format!("{actual} {unit}") })
 }
 
+/// Whether the changes of `asked` are still kept.
+///
+/// # Errors
+/// [`RegistryError::TooOld`].
+pub(crate) fn kept(asked: Revision, floor: Revision) -> Result<(), RegistryError> {
+    if asked > floor { Ok(()) } else { Err(RegistryError::TooOld { asked, floor }) }
+}
+
 /// Whether `asked` is in the history of `head` and its changes are still kept.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use lockstep_model::{Chain, Epoch, Position, Revision};
 
 use super::{all_changes, commit, deletes, head, is_forked, keys, puts};
 use crate::{
-    Commit, Record, Registry,
+    Commit, Record, Registry, RegistryError,
     chain::{self, Link},
 };
 
@@ -53,6 +53,22 @@ pub async fn a_page_of_changes_never_splits_a_transaction<R: Registry>(registry:
         let page = registry.changes(start, String::new(), limit).await.expect("read");
         assert_eq!((page.changes.len(), page.through.revision), (count, Revision(through)), "limit {limit}");
         assert_eq!(page.head, head(&registry).await);
+    }
+}
+
+/// I11: what one transaction wrote can be read again, for whoever repeats its request.
+pub async fn a_transaction_can_be_read_alone<R: Registry>(registry: R) {
+    varied(&registry).await;
+    let at = async |revision| registry.transaction(Revision(revision)).await.expect("read");
+    assert_eq!(keys(&at(1).await), ["file/a", "file/b", "file/c"]);
+    assert_eq!(keys(&at(2).await), ["server/s"]);
+    let deleted = at(3).await;
+    assert!(keys(&deleted) == ["file/a"] && deleted[0].deleted);
+    assert!(at(1_000).await.is_empty());
+    let floor = registry.compact(Revision(2)).await.expect("compacted");
+    if floor == Revision(2) {
+        let error = registry.transaction(Revision(2)).await.expect_err("compacted");
+        assert_eq!(error, RegistryError::TooOld { asked: Revision(2), floor });
     }
 }
 

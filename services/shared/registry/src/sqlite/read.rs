@@ -11,7 +11,7 @@ use crate::{
     Changes, ListQuery, Listing, Record,
     page::{ChangePage, RecordPage},
     range,
-    transaction::locate,
+    transaction::{kept, locate},
 };
 
 /// The row that every commit rewrites.
@@ -96,6 +96,16 @@ pub(super) fn list(connection: &mut Connection, query: &ListQuery) -> Result<Lis
         }
     }
     Ok(Listing { records: page.finish(), position, more })
+}
+
+pub(super) fn transaction(connection: &mut Connection, revision: Revision) -> Result<Vec<Record>, Failure> {
+    let snapshot = connection.transaction()?;
+    kept(revision, Meta::read(&snapshot)?.floor)?;
+    let mut found = snapshot.prepare_cached(
+        "SELECT key, revision, deleted, body, traceparent FROM log WHERE revision = ?1 ORDER BY key",
+    )?;
+    let records: rusqlite::Result<_> = found.query_map([number(revision)], record)?.collect();
+    Ok(records?)
 }
 
 pub(super) fn chain_at(connection: &Connection, revision: Revision) -> rusqlite::Result<Option<Chain>> {

@@ -1,0 +1,85 @@
+//! Three servers, work, faults: and afterwards all is equal.
+
+use std::time::Duration;
+
+use lockstep_proto::gateway::v1::cell;
+
+use crate::{
+    faults::Faults,
+    mesh::{Mesh, Options},
+    seeds,
+    work::{DELETIONS, REGISTRATIONS, Work},
+};
+
+/// The pauses of those who work are up to so many milliseconds.
+const HASTE: u64 = 700;
+/// When the faults begin.
+const FAULTS_BEGIN: Duration = Duration::from_secs(3);
+/// All work is done within this, whatever is wrong.
+const WORK_BOUND: Duration = Duration::from_secs(600);
+/// The cycle of the servers.
+const CYCLE: Duration = Duration::from_secs(30);
+/// I6: all are equal within two cycles after the last fault.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// One world; answers its trace.
+fn world(seed: u64, traced: bool) -> Vec<String> {
+    let mut mesh = Mesh::new(seed, Options { cycle: CYCLE, traced, ..Options::default() });
+    let mut faults = Faults::of(seed, mesh.servers.len(), FAULTS_BEGIN);
+    let work = Work::begin(&mut mesh, HASTE);
+    mesh.until(WORK_BOUND, |mesh| {
+        faults.act(mesh);
+        (work.busy() > 0).then(|| format!("{} are busy", work.busy()))
+    });
+    let done = work.end();
+    assert_eq!((done.registered, done.deleted), (REGISTRATIONS, DELETIONS), "seed {seed}");
+    assert_eq!(done.won, Work::contested(), "R37, seed {seed}: a contested path has one owner");
+
+    mesh.heal();
+    mesh.converge(BOUND);
+    mesh.judge.settle(&mesh.book.ledger()).unwrap_or_else(|lost| panic!("seed {seed}: {lost}"));
+    // What is equal stays equal, and the matrix says so.
+    matrix_is_in_sync(&mut mesh);
+    mesh.pass(Duration::from_secs(5));
+    assert_eq!(mesh.judge.unequal(&mesh.servers), None, "seed {seed}");
+    assert_eq!(mesh.judge.leftovers(&mesh.servers), None, "seed {seed}");
+    mesh.trace.lines()
+}
+
+fn matrix_is_in_sync(mesh: &mut Mesh) {
+    let live = mesh.judge.live().len();
+    let servers = mesh.servers.len();
+    mesh.ask(BOUND, async move |operator| {
+        loop {
+            let in_sync = operator.rows().await.is_ok_and(|rows| {
+                let cells = || rows.iter().flat_map(|row| &row.cells);
+                rows.len() == live
+                    && cells().count() == live * servers
+                    && cells().all(|cell| cell.state() == cell::State::InSync)
+            });
+            if in_sync {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+}
+
+/// I1–I7, I10, R1, R32, R33, R37, R63: 50 registrations and 10 deletions while one of three servers is cut off, crashed
+/// or slow; healed, all servers are equal, nothing acknowledged is lost, nothing deleted is back.
+#[test]
+fn three_servers_converge_after_faults() {
+    seeds::run("three_servers_converge_after_faults", |seed| drop(world(seed, false)));
+}
+
+/// H13: one seed run twice gives the same trace, message for message.
+#[test]
+fn one_seed_gives_one_trace() {
+    for seed in [1, 2] {
+        let (once, twice) = (world(seed, true), world(seed, true));
+        let differs = once.iter().zip(&twice).position(|(a, b)| a != b);
+        let around = differs.map(|at| (&once[at.saturating_sub(3)..=at], &twice[at.saturating_sub(3)..=at]));
+        assert!(differs.is_none() && once.len() == twice.len(), "seed {seed}, line {differs:?}: {around:#?}");
+        assert!(once.len() > 1_000, "the trace has only {} lines", once.len());
+    }
+}

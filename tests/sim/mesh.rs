@@ -1,0 +1,381 @@
+//! An installation in one thread: servers, a gateway, people, and the network between them.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use filesync::{Parts, Settings, adapters::peers_grpc::GrpcPeers, engine::Adapters};
+use futures::FutureExt as _;
+use gateway::proxy::Backends;
+use lockstep_chassis::{Channels, Drain, Health};
+use lockstep_model::{
+    Epoch, Role, ServerId,
+    clock::Entropy as _,
+    record::{OperatorRecord, operator_key},
+    version::Mode,
+};
+use lockstep_registry::{Commit, MemoryRegistry, Registry as _};
+
+use crate::{
+    chance::{Chance, SimClock},
+    judge::Judge,
+    net::{Flip, GATEWAY, SimDial, listen, uri},
+    operator::{Book, Operator},
+    ports::{SimIndex, SimRegistry, SimStore},
+    trace::Trace,
+};
+
+/// How much virtual time one step takes; messages and judgements are no finer.
+const STEP: Duration = Duration::from_millis(5);
+/// No test runs longer, in virtual time.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The filesync of the simulation: nothing but its ports differs from the real one.
+type Simulated = Parts<SimStore, SimIndex, SimRegistry, GrpcPeers, SimClock, Chance>;
+
+/// What outlives the process of a server: its disk, its index, its way to the registry, its clock.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) id: ServerId,
+    pub(crate) store: SimStore,
+    pub(crate) index: SimIndex,
+    pub(crate) registry: SimRegistry,
+    pub(crate) clock: SimClock,
+    /// Bits that flip in what it receives from others.
+    pub(crate) flip: Flip,
+    entropy: Chance,
+}
+
+/// What differs between simulations.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) servers: usize,
+    /// The cycle of the servers.
+    pub(crate) cycle: Duration,
+    /// Whether there is a gateway.
+    pub(crate) gateway: bool,
+    /// Whether the trace is kept.
+    pub(crate) traced: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { servers: 3, cycle: Duration::from_secs(300), gateway: true, traced: false }
+    }
+}
+
+/// The installation.
+pub(crate) struct Mesh {
+    sim: turmoil::Sim<'static>,
+    pub(crate) seed: u64,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) judge: Judge,
+    pub(crate) chance: Chance,
+    pub(crate) book: Book,
+    pub(crate) trace: Trace,
+    pub(crate) gateway_registry: SimRegistry,
+    hosts: Vec<String>,
+    down: Vec<String>,
+}
+
+/// An answer that is on its way.
+pub(crate) struct Asked<T> {
+    answer: Rc<RefCell<Option<T>>>,
+}
+
+impl<T> Asked<T> {
+    /// Whether it is there.
+    pub(crate) fn is_there(&self) -> bool {
+        self.answer.borrow().is_some()
+    }
+
+    /// Takes it.
+    pub(crate) fn take(self) -> T {
+        self.answer.take().expect("the answer is there")
+    }
+}
+
+impl Mesh {
+    /// Builds and starts everything.
+    pub(crate) fn new(seed: u64, options: Options) -> Self {
+        let chance = Chance::new(seed, "mesh");
+        let trace = if options.traced { Trace::kept() } else { Trace::default() };
+        let sim = turmoil::Builder::new()
+            .rng_seed(chance.next())
+            .tick_duration(STEP)
+            .simulation_duration(LONGEST)
+            .min_message_latency(Duration::from_millis(1))
+            .max_message_latency(Duration::from_millis(20))
+            .tcp_capacity(1_024)
+            .build();
+        let registry = MemoryRegistry::new(Epoch(chance.uuid()));
+        let body = serde_json::to_string(&OperatorRecord { role: Role::Operator }).expect("JSON");
+        let commit = Commit { puts: vec![(operator_key("sim"), body)], ..Commit::default() };
+        registry.commit(commit).now_or_never().expect("at once").expect("an empty registry");
+        let gateway_registry = SimRegistry::new(&registry, GATEWAY, Chance::new(seed, "gateway registry"), &trace);
+        let mut mesh = Self {
+            sim,
+            seed,
+            servers: Vec::new(),
+            judge: Judge::new(&registry, options.servers),
+            chance,
+            book: Book::default(),
+            trace,
+            gateway_registry,
+            hosts: Vec::new(),
+            down: Vec::new(),
+        };
+        for number in 1..=options.servers {
+            mesh.add_server(number, &registry, options.cycle);
+        }
+        if options.gateway {
+            mesh.add_gateway();
+        }
+        mesh
+    }
+
+    fn add_server(&mut self, number: usize, registry: &MemoryRegistry, cycle: Duration) {
+        let name = format!("s{number}");
+        let id: ServerId = name.parse().expect("a DNS label");
+        let chance = |part: &str| Chance::new(self.seed, &format!("{name} {part}"));
+        let store = SimStore::new(&id, chance("disk"), &self.trace);
+        // No two clocks agree: up to a day apart.
+        let offset = i64::try_from(self.chance.between(0..=172_800)).expect("a day") - 86_400;
+        let server = Server {
+            id: id.clone(),
+            index: SimIndex::new(&store.device),
+            store,
+            registry: SimRegistry::new(registry, &name, chance("registry"), &self.trace),
+            clock: SimClock::new(offset),
+            flip: Flip::default(),
+            entropy: chance("entropy"),
+        };
+        self.servers.push(server.clone());
+        let settings = Settings {
+            server_id: id,
+            mode: Mode::Distributed,
+            version: "12.04.100".parse().expect("a version"),
+            advertise: uri(&name),
+            timeguard: String::new(),
+            reconcile_every: cycle,
+        };
+        let trace = self.trace.clone();
+        self.sim.host(name.as_str(), move || {
+            let (server, settings, trace) = (server.clone(), settings.clone(), trace.clone());
+            async move {
+                let (drain, health) = (Drain::new(), Health::new(&["registry", "store"]));
+                let dial = SimDial { trace: trace.clone(), flip: Some(server.flip.clone()) };
+                let ports: Adapters<Simulated> = Adapters {
+                    store: server.store,
+                    index: server.index,
+                    registry: server.registry,
+                    peers: GrpcPeers::new(Channels::new(dial)),
+                    clock: server.clock,
+                    entropy: server.entropy,
+                };
+                filesync::serve(settings, ports, listen(trace).await?, drain, health).await?;
+                Err("filesync ended by itself".into())
+            }
+        });
+        self.hosts.push(name);
+    }
+
+    fn add_gateway(&mut self) {
+        let (trace, registry) = (self.trace.clone(), self.gateway_registry.clone());
+        let entropy = Chance::new(self.seed, "gateway entropy");
+        self.sim.host(GATEWAY, move || {
+            let (trace, registry, entropy) = (trace.clone(), registry.clone(), entropy.clone());
+            async move {
+                let parts = gateway::Parts {
+                    registry,
+                    channels: Channels::new(SimDial { trace: trace.clone(), flip: None }),
+                    backends: Backends::default(),
+                    health: Health::new(&["registry"]),
+                    drain: Drain::new(),
+                    entropy,
+                };
+                gateway::serve(parts, listen(trace).await?).await?;
+                Err("the gateway ended by itself".into())
+            }
+        });
+        self.hosts.push(GATEWAY.to_owned());
+    }
+
+    /// One step, and a look at everything.
+    pub(crate) fn step(&mut self) {
+        if let Err(error) = self.sim.step() {
+            panic!("seed {}, after {:?}: {error}", self.seed, self.sim.elapsed());
+        }
+        if let Err(broken) = self.judge.look(&self.servers) {
+            panic!("seed {}, after {:?}: {broken}", self.seed, self.sim.elapsed());
+        }
+    }
+
+    /// Virtual time since the beginning.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.sim.elapsed()
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let end = self.elapsed() + time;
+        while self.elapsed() < end {
+            self.step();
+        }
+    }
+
+    /// Steps until there is no reason left why not; fails with the last one after `bound`. Answers how long it took.
+    pub(crate) fn until(&mut self, bound: Duration, mut why_not: impl FnMut(&mut Self) -> Option<String>) -> Duration {
+        let begun = self.elapsed();
+        while let Some(why) = why_not(self) {
+            let waited = self.elapsed() - begun;
+            assert!(waited < bound, "seed {}: after {bound:?}, at {:?}, still: {why}", self.seed, self.elapsed());
+            self.step();
+        }
+        self.elapsed() - begun
+    }
+
+    /// I6: steps until all servers are equal to the registry.
+    pub(crate) fn converge(&mut self, bound: Duration) -> Duration {
+        self.until(bound, |mesh| mesh.judge.unequal(&mesh.servers))
+    }
+
+    /// Somebody does something, meanwhile.
+    pub(crate) fn begin<T: 'static, F: Future<Output = T> + 'static>(
+        &mut self,
+        work: impl FnOnce(Operator) -> F + 'static,
+    ) -> Asked<T> {
+        let name = format!("operator-{}", self.hosts.len());
+        let dial = SimDial { trace: self.trace.clone(), flip: None };
+        let (chance, book) = (Chance::new(self.seed, &name), self.book.clone());
+        let answer = Rc::new(RefCell::new(None));
+        let given = Rc::clone(&answer);
+        self.sim.client(name.as_str(), async move {
+            let done = work(Operator::new(dial, chance, &book)).await;
+            given.replace(Some(done));
+            Ok(())
+        });
+        self.hosts.push(name);
+        Asked { answer }
+    }
+
+    /// Somebody does something, and we wait for the end of it.
+    pub(crate) fn ask<T: 'static, F: Future<Output = T> + 'static>(
+        &mut self,
+        bound: Duration,
+        work: impl FnOnce(Operator) -> F + 'static,
+    ) -> T {
+        let asked = self.begin(work);
+        self.until(bound, |_| (!asked.is_there()).then(|| "no answer".to_owned()));
+        asked.take()
+    }
+
+    /// The ids of all servers, beginning with the given one.
+    pub(crate) fn from(&self, first: usize) -> Vec<String> {
+        let count = self.servers.len();
+        (0..count).map(|at| self.servers[(first + at) % count].id.to_string()).collect()
+    }
+
+    fn others(&self, host: &str) -> Vec<String> {
+        self.hosts.iter().filter(|other| *other != host).cloned().collect()
+    }
+
+    /// Cuts a host off: what is on the wire is lost.
+    pub(crate) fn cut(&mut self, host: &str) {
+        self.note(host, "is cut off");
+        self.others(host).iter().for_each(|other| self.sim.partition(host, other.as_str()));
+    }
+
+    /// Cuts off what a host says; it still hears.
+    pub(crate) fn mute(&mut self, host: &str) {
+        self.note(host, "is muted");
+        self.others(host).iter().for_each(|other| self.sim.partition_oneway(host, other.as_str()));
+    }
+
+    /// Holds back everything to and from a host.
+    pub(crate) fn hold(&mut self, host: &str) {
+        self.note(host, "is held");
+        self.others(host).iter().for_each(|other| self.sim.hold(host, other.as_str()));
+    }
+
+    /// Ends whatever keeps a host from the others.
+    pub(crate) fn reconnect(&mut self, host: &str) {
+        self.note(host, "is back");
+        for other in self.others(host) {
+            self.sim.release(host, other.as_str());
+            self.sim.repair(host, other.as_str());
+        }
+    }
+
+    /// Makes every message to and from a host take so long.
+    pub(crate) fn slow(&mut self, host: &str, latency: Duration) {
+        self.note(host, "is slow");
+        self.set_latency(host, latency);
+    }
+
+    fn set_latency(&mut self, host: &str, latency: Duration) {
+        self.others(host).iter().for_each(|other| self.sim.set_link_latency(host, other.as_str(), latency));
+    }
+
+    /// Ends a process without a word; its disk stays as it is.
+    pub(crate) fn kill(&mut self, host: &str) {
+        if !self.down.iter().any(|down| down == host) {
+            self.note(host, "is killed");
+            self.sim.crash(host);
+            self.down.push(host.to_owned());
+        }
+    }
+
+    /// Ends a process, and forgets what its disk had not made durable.
+    pub(crate) fn cut_power(&mut self, host: &str) {
+        self.kill(host);
+        self.servers.iter().filter(|server| server.id.as_str() == host).for_each(|server| server.store.crash());
+    }
+
+    /// Starts a process again.
+    pub(crate) fn start(&mut self, host: &str) {
+        if let Some(at) = self.down.iter().position(|down| down == host) {
+            self.note(host, "is started");
+            self.down.remove(at);
+            self.sim.bounce(host);
+        }
+    }
+
+    /// Ends every fault.
+    pub(crate) fn heal(&mut self) {
+        for host in self.hosts.clone() {
+            self.reconnect(&host);
+            self.set_latency(&host, Duration::from_millis(10));
+            self.start(&host);
+        }
+        for server in &self.servers {
+            server.registry.reachable.store(true, Ordering::Relaxed);
+            server.store.device.set_slowest(Duration::from_millis(2));
+        }
+        self.gateway_registry.reachable.store(true, Ordering::Relaxed);
+    }
+
+    /// How many rounds a server ended.
+    pub(crate) fn rounds(&self, server: usize) -> u64 {
+        self.servers[server].registry.rounds.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, host: &str, what: &'static str) {
+        self.trace.note(host, || what.to_owned());
+    }
+
+    /// Whether a server has these bytes under this name.
+    pub(crate) fn has(&self, server: usize, path: &str, content: &[u8]) -> bool {
+        let path = path.parse().expect("paths of tests are valid");
+        self.servers[server].store.inner.published().get(&path).is_some_and(|found| ***found == *content)
+    }
+
+    /// Everything that a server has under final names.
+    pub(crate) fn published(&self, server: usize) -> Vec<(String, Arc<Vec<u8>>)> {
+        let published = self.servers[server].store.inner.published();
+        published.into_iter().map(|(path, bytes)| (path.to_string(), bytes)).collect()
+    }
+}
