@@ -301,6 +301,10 @@ impl Registry for SimRegistry {
         self.around(self.inner.find_request(request)).await
     }
 
+    async fn transaction(&self, revision: Revision) -> Result<Vec<Record>, RegistryError> {
+        self.around(self.inner.transaction(revision)).await
+    }
+
     async fn changes(&self, after: Position, prefix: String, limit: usize) -> Result<Changes, RegistryError> {
         self.around(self.inner.changes(after, prefix, limit)).await
     }

@@ -20,6 +20,22 @@ fn asked<T: std::str::FromStr>(name: &str) -> Option<T> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
+/// Shows the log of the product in virtual time, if `LOG` says what of it.
+pub(crate) fn show_log() {
+    let Ok(filter) = std::env::var("LOG") else { return };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_timer(VirtualTime).with_test_writer();
+    // The second test of a run finds it done.
+    let _ = log.try_init();
+}
+
+struct VirtualTime;
+
+impl tracing_subscriber::fmt::time::FormatTime for VirtualTime {
+    fn format_time(&self, writer: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
+        write!(writer, "{:>10?}", turmoil::sim_elapsed().unwrap_or_default())
+    }
+}
+
 /// The seeds to run.
 pub(crate) fn seeds() -> Vec<u64> {
     match asked("SEED") {
@@ -30,6 +46,7 @@ pub(crate) fn seeds() -> Vec<u64> {
 
 /// Runs `world` for every seed, on all processors; says which failed and how to see it again.
 pub(crate) fn run(test: &str, world: impl Fn(u64) + Sync) {
+    show_log();
     let seeds = seeds();
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {

@@ -2,4 +2,5 @@
 //!
 //! Owns no product code and no test: the tiers are the test binaries beside it (see the README of this crate).
 
+pub mod harness;
 pub mod names;

@@ -32,7 +32,7 @@ use crate::{
 /// Connections for uploads to one server: enough to fill a fast line, few enough for a slow server.
 const UPLOAD_LANES: usize = 4;
 /// The largest request that is kept so that another server can be asked. Reads are names and tokens.
-const KEPT_BYTES_MAX: usize = 64 << 10;
+const KEPT_BYTES_MAX: usize = 128 << 10;
 
 /// The services that belong to the installation, and where they answer.
 #[derive(Clone, Debug, Default)]

@@ -15,8 +15,6 @@
 
 pub mod config;
 
-use std::time::Duration;
-
 use lockstep_chassis::{App, Connection, Drain, Health, Process, StartError};
 use lockstep_registry::{CachedMembers, Registry};
 use tokio_stream::Stream;
@@ -25,9 +23,6 @@ pub use config::Config;
 
 /// Met while the registry answers.
 const REGISTRY: &str = "registry";
-/// How often the registry is asked.
-const CHECK_EVERY: Duration = Duration::from_secs(5);
-
 /// Runs the service with the real adapters until it is told to stop.
 ///
 /// # Errors
@@ -53,19 +48,12 @@ pub async fn serve<R: Registry>(
 ) -> Result<(), StartError> {
     health.set(REGISTRY, false);
     let members = CachedMembers::new(registry.clone());
-    drain.spawn("registry", watch(registry, health.clone(), drain.clone()));
+    let (told, ended) = (health.clone(), drain.clone());
+    drain.spawn("registry", async move {
+        tokio::select! {
+            () = lockstep_registry::probe(registry, |answers| told.set(REGISTRY, answers)) => {}
+            () = ended.started() => {}
+        }
+    });
     App::new("resolver", members, health).serve(incoming, &drain).await
-}
-
-async fn watch<R: Registry>(registry: R, health: Health, drain: Drain) {
-    loop {
-        tokio::select! {
-            answer = registry.head() => health.set(REGISTRY, answer.is_ok()),
-            () = drain.started() => return,
-        }
-        tokio::select! {
-            () = tokio::time::sleep(CHECK_EVERY) => {}
-            () = drain.started() => return,
-        }
-    }
 }

@@ -133,8 +133,8 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Removes our copies of files that are registered no more. What cannot be removed is answered with the reason.
+    /// The caller has the lease.
     pub(super) async fn remove(&self, path: FilePath) -> Result<(), FileError> {
-        let _lease = self.inner.leases.acquire([&path]).await;
         let Some(held) = self.inner.board.held(std::slice::from_ref(&path)).pop().flatten() else { return Ok(()) };
         let staged = StagedName::new("delete", self.inner.ports.entropy.uuid());
         let number = self.number();

@@ -130,8 +130,14 @@ impl<P: Ports> Engine<P> {
         }
     }
 
-    /// Notes that a try did not lead to bytes.
+    /// Notes that a try did not lead to bytes; under a lease, so that a deletion in between is not overwritten.
     pub(super) async fn fail_fetch(&self, wanted: &Wanted, obstacle: Obstacle) {
+        let _lease = self.inner.leases.acquire([&wanted.path]).await;
+        self.note_failure(wanted, obstacle).await;
+    }
+
+    /// The same, for who has the lease of the path.
+    pub(super) async fn note_failure(&self, wanted: &Wanted, obstacle: Obstacle) {
         let cycle = if obstacle.reason == Reason::DiskFull { FULL_RETRY } else { self.cycle() };
         tracing::info!(path = %wanted.path, revision = %wanted.revision, reason = %obstacle.reason, %obstacle, result = "failed", "copy");
         let missing = self.inner.board.failed(wanted, Some(obstacle), Instant::now(), cycle);

@@ -89,7 +89,7 @@ impl<P: Ports> Engine<P> {
                 Ok(true) => tracing::info!(path = %wanted.path, revision = %wanted.revision, target = %self.server(), bytes = 0, result = "adopted", "copy"),
                 Ok(false) => rest.push(wanted),
                 Err(error) => {
-                    self.fail_fetch(&wanted, Obstacle::of(&error)).await;
+                    self.note_failure(&wanted, Obstacle::of(&error)).await;
                 }
             }
         }
@@ -200,7 +200,7 @@ impl<P: Ports> Engine<P> {
         self.publish_fetched(peer, staged, begun).await
     }
 
-    /// Publishes and holds staged copies; one log line for each (R46).
+    /// Publishes and holds staged copies; one log line for each (R46). The caller has the lease.
     pub(super) async fn publish_fetched(
         &self,
         peer: &Peer,
@@ -229,7 +229,7 @@ impl<P: Ports> Engine<P> {
         self.inner.ports.store.discard(bad).await.map_err(|error| self.disk(error))?;
         for (file, obstacle) in failed {
             self.record(vec![Write::Unjournal(file.staged)]).await?;
-            self.fail_fetch(&file.wanted, obstacle).await;
+            self.note_failure(&file.wanted, obstacle).await;
         }
         Ok(())
     }

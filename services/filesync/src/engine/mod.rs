@@ -14,6 +14,7 @@ mod delete;
 mod fetch;
 mod fetch_large;
 mod fetch_small;
+mod free;
 mod lease;
 mod publish;
 mod reconcile;

@@ -142,6 +142,8 @@ impl<P: Ports> Engine<P> {
     async fn follow(&self, records: Vec<Record>, through: Position) -> Result<bool, FileError> {
         let changes = changes(records)?;
         let paths: Vec<FilePath> = changes.iter().map(|change| change.path().clone()).collect();
+        // From the look at what is held to the index: a copy that lands in between would be held after its deletion.
+        let _lease = self.inner.leases.acquire(&paths).await;
         let held = self.inner.board.held(&paths);
         let held: std::collections::BTreeMap<_, _> =
             paths.iter().zip(&held).filter_map(|(path, held)| Some((path, held.as_ref()?))).collect();

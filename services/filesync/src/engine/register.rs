@@ -100,16 +100,6 @@ impl<P: Ports> Engine<P> {
         self.registry().find_request(request.clone()).await.map_err(|error| named(error, &request.id))
     }
 
-    /// A path that is held here but registered no more has to be given up first; our position is behind.
-    async fn catch_up_with(&self, paths: &[FilePath], ask: &Ask) -> Result<(), FileError> {
-        let behind = |engine: &Self| engine.inner.board.held(paths).iter().any(Option::is_some);
-        if behind(self) {
-            self.check_free(paths, &ask.label()).await?;
-            self.reconcile().await?;
-        }
-        Ok(())
-    }
-
     /// Puts all bytes into staging, durable, and proves that they are what was sent and declared.
     async fn stage(
         &self,
@@ -171,7 +161,7 @@ impl<P: Ports> Engine<P> {
 
     async fn commit_staged(&self, ask: &Ask, request: Request, staged: &[Staged]) -> Result<Vec<Registered>, FileError> {
         let paths: Vec<FilePath> = staged.iter().map(|file| file.wanted.path.clone()).collect();
-        let _lease = self.inner.leases.acquire(&paths).await;
+        let _lease = self.acquire_free(&paths, ask).await?;
         self.check_no_loose(&paths, ask).await?;
         let number = self.number();
         let _active = self.inner.intents.begin(number);
@@ -207,37 +197,6 @@ impl<P: Ports> Engine<P> {
         self.inner.board.hold_ahead(ahead);
         self.request_round();
         Ok(files.into_iter().map(|file| file.registered(committed.revision, ask)).collect())
-    }
-
-    /// Refuses paths that a loose file occupies (decision 10).
-    async fn check_no_loose(&self, paths: &[FilePath], ask: &Ask) -> Result<(), FileError> {
-        let found = self.inner.ports.store.stat(paths.to_vec()).await.map_err(|error| self.disk(error))?;
-        for (path, found) in paths.iter().zip(found) {
-            match found {
-                Ok(None) => {}
-                // Something that is no file is loose too.
-                Ok(Some(_)) | Err(crate::ports::StoreError::Foreign { .. }) => {
-                    self.check_free(std::slice::from_ref(path), &ask.label()).await?;
-                    return Err(FileError::LooseFile { path: path.clone(), server: self.server().clone() });
-                }
-                Err(error) => return Err(self.disk(error)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses paths that are registered; with which revision, tells the error.
-    async fn check_free(&self, paths: &[FilePath], label: &str) -> Result<(), FileError> {
-        let latest = self.registry().get_latest(paths.iter().map(file_key).collect()).await?;
-        for (path, record) in paths.iter().zip(latest) {
-            let Some(record) = record.filter(|record| !record.deleted) else { continue };
-            let body = decode(&record)?;
-            if body.registered_by != label {
-                let (revision, digest, origin) = (record.revision, body.digest, body.origin);
-                return Err(FileError::Exists { path: path.clone(), revision, digest, origin });
-            }
-        }
-        Ok(())
     }
 
     async fn commit(&self, ask: &Ask, request: Request, staged: &[Staged]) -> Result<Committed, FileError> {

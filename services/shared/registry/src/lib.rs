@@ -21,6 +21,7 @@ mod location;
 pub mod members;
 pub mod memory;
 mod page;
+mod probe;
 mod range;
 pub mod sqlite;
 mod transaction;
@@ -33,6 +34,7 @@ pub use error::RegistryError;
 pub use location::{InvalidLocation, Location};
 pub use members::CachedMembers;
 pub use memory::MemoryRegistry;
+pub use probe::probe;
 pub use sqlite::SqliteRegistry;
 pub use types::*;
 

@@ -1,0 +1,12 @@
+//! Each RPC answers and fails as documented: real services with TLS, files and databases, within this process.
+
+mod bad_input;
+mod bad_state;
+mod calls;
+mod matrix;
+mod mesh;
+mod names;
+mod refusal;
+mod repeats;
+mod rights;
+mod uploads;

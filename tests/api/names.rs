@@ -1,0 +1,146 @@
+//! The table of hostile names, on real servers: each is stored exactly, on every server, or refused with its rule.
+
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::PathBuf};
+
+use bytes::Bytes;
+use futures::future::join;
+use lockstep_chassis::SERVER_KEY;
+use lockstep_model::Reason;
+use lockstep_tests::names::{self, Case, Outcome};
+
+use crate::{
+    calls::call,
+    mesh::{Caller, Mesh, eventually, uuid},
+    refusal::refused,
+};
+
+const FILES: &str = "lockstep.filesync.v1.FileService";
+
+fn place(mesh: &Mesh, server: &str, name: &[u8]) -> PathBuf {
+    mesh.transfer(server).join(OsStr::from_bytes(name))
+}
+
+/// Registered on one server, read at another, the bytes under exactly this name on both, deleted at a third.
+async fn is_stored_exactly(mesh: &Mesh, caller: &Caller, case: &Case) {
+    let text = case.text().expect("stored names are text");
+    let content = format!("content of {}", case.line);
+    let file = caller.register("s1", text, content.as_bytes()).await.unwrap_or_else(|told| panic!("{case}: {told:?}"));
+    assert_eq!(file.path, text, "{case}");
+    let on_disk = std::fs::read(place(mesh, "s1", &case.name)).unwrap_or_else(|error| panic!("{case}: {error}"));
+    assert_eq!(on_disk, content.as_bytes(), "{case}");
+    let found = mesh.caller_at("s2", &crate::mesh::operator("viewer")).get(text).await;
+    assert_eq!(found.unwrap_or_else(|told| panic!("{case}: {told:?}")), file, "{case}");
+    eventually(&format!("{case} is on s2"), async || {
+        std::fs::read(place(mesh, "s2", &case.name)).is_ok_and(|found| found == content.as_bytes())
+    })
+    .await;
+    caller.delete("s2", text, file.revision).await.unwrap_or_else(|told| panic!("{case}: {told:?}"));
+    for server in ["s1", "s2"] {
+        eventually(&format!("{case} is gone from {server}"), async || {
+            std::fs::read_dir(mesh.transfer(server)).expect("a directory").next().is_none()
+        })
+        .await;
+    }
+}
+
+/// Refused by every RPC that takes a path, with the rule.
+async fn is_refused(caller: &Caller, case: &Case, rule: &str) {
+    let text = case.text().expect("refused names are text");
+    let what = case.to_string();
+    for (method, answer, field) in [
+        ("RegisterFile", caller.register("s1", text, b"x").await.map(drop), "file.path"),
+        ("GetFile", caller.get(text).await.map(drop), "path"),
+        ("DeleteFile", caller.delete("s2", text, 1).await.map(drop), "path"),
+    ] {
+        let refusal = refused(&format!("{method} {what}"), answer, Reason::PathInvalid).blames(&[field]);
+        let (_, description) = &refusal.fields()[0];
+        assert!(description.contains(rule), "{method} {what}: {description:?} does not tell {rule:?}");
+    }
+}
+
+/// A message whose field 1 is this name, as bytes: generated code cannot write it.
+fn named(name: &[u8]) -> Vec<u8> {
+    let mut message = vec![0x0a];
+    prost::encoding::encode_varint(name.len() as u64, &mut message);
+    message.extend_from_slice(name);
+    message
+}
+
+/// No request can carry it: each RPC says so, as a mistake in the request.
+async fn is_no_text(caller: &Caller, case: &Case) {
+    // The first field of the first field, or the first field.
+    let (register, alone) = (named(&named(&case.name)), named(&case.name));
+    for (method, message) in [("RegisterFile", register), ("GetFile", alone.clone()), ("DeleteFile", alone)] {
+        let answer = call(&caller.channel, &format!("{FILES}/{method}"), &[(SERVER_KEY, "s1")], vec![Bytes::from(message)]).await;
+        refused(&format!("{method} {case}"), answer, Reason::FieldViolation).says(&["cannot be decoded"]);
+    }
+}
+
+/// R1, R5, R6, R70: every name of the table, through register, get and delete.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_names_have_their_outcome() {
+    let mesh = Mesh::new(2).await;
+    let caller = mesh.operator("publisher");
+    let outside = mesh.root("s1");
+    let listing = || std::fs::read_dir(&outside).expect("a directory").flatten().map(|e| e.file_name()).collect::<Vec<_>>();
+    let before = (mesh.footprint().await, listing());
+    let (stored, others): (Vec<Case>, Vec<Case>) =
+        names::table().into_iter().partition(|case| case.outcome == Outcome::Stored);
+    assert!(stored.len() > 20 && others.len() > 50, "the table was read");
+    for case in &others {
+        match case.outcome {
+            Outcome::Refused(rule) => is_refused(&caller, case, &rule.to_string()).await,
+            _ => is_no_text(&caller, case).await,
+        }
+    }
+    assert_eq!((mesh.footprint().await, listing()), before, "a refused name leaves nothing");
+    for case in &stored {
+        is_stored_exactly(&mesh, &caller, case).await;
+    }
+    let after = mesh.footprint().await;
+    assert_eq!(after.published, before.0.published, "every directory went with its last file");
+    assert_eq!(listing(), before.1);
+}
+
+/// R6, R37: of two names that some server could not keep apart, registered on two servers at once, one wins; the loser is
+/// told the name in its way, and has it once the winner is deleted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clashing_names_have_one_winner() {
+    let mesh = Mesh::new(2).await;
+    let caller = mesh.operator("publisher");
+    for pair in names::pairs() {
+        let (first, second) = join(
+            caller.register("s1", &pair.first, b"first"),
+            caller.register("s2", &pair.second, b"second"),
+        )
+        .await;
+        let mut there = Vec::new();
+        match (pair.clash, first, second) {
+            (false, first, second) => {
+                there.extend([first, second].map(|one| one.unwrap_or_else(|told| panic!("{pair}: {told:?}"))));
+            }
+            (true, Ok(winner), loser) | (true, loser, Ok(winner)) => {
+                let refusal = refused(&pair.to_string(), loser, Reason::PathConflict).with(&["path", "other_path"]);
+                let other = refusal.value("other_path").to_owned();
+                let is_of_winner = winner.path == other || winner.path.starts_with(&format!("{other}/"));
+                assert!(is_of_winner, "{pair}: {other:?} is not of {:?}", winner.path);
+                assert_eq!(refusal.resource(), other, "{pair}");
+                there.push(winner);
+            }
+            (true, first, second) => panic!("{pair}: both were refused: {first:?} {second:?}"),
+        }
+        for file in &there {
+            caller.delete("s1", &file.path, file.revision).await.unwrap_or_else(|told| panic!("{pair}: {told:?}"));
+        }
+        if let [winner] = there.as_slice() {
+            let (server, loser) = if winner.path == pair.first { ("s2", &pair.second) } else { ("s1", &pair.first) };
+            let file = caller.register(server, loser, uuid().as_bytes()).await;
+            let file = file.unwrap_or_else(|told| panic!("{pair}: the name is free now: {told:?}"));
+            caller.delete(server, loser, file.revision).await.expect("deleted");
+        }
+    }
+    eventually("both servers hold nothing", async || {
+        mesh.footprint().await.published.values().all(Vec::is_empty)
+    })
+    .await;
+}

@@ -1,0 +1,305 @@
+//! Who may call what: every RPC of the contract with every identity, at a server and through the one door.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use lockstep_chassis::{PRINCIPAL_KEY, SERVER_KEY, pki::DevelopmentCa, status};
+use lockstep_model::{Identity, Reason, Role};
+use lockstep_proto::{filesync::v1 as filesync, gateway::v1 as gateway};
+use prost::Message;
+use prost_reflect::{DescriptorPool, MethodDescriptor, Value};
+use tokio::time::timeout;
+use tonic::Status;
+
+use crate::{
+    calls::{Stranger, Wire, call, framed},
+    mesh::{Caller, Mesh, OPERATORS, SOON, chunk, header, new_file, of_server, operator, uuid},
+};
+
+/// What an identity gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Anything but a refusal of who it is.
+    Allowed,
+    /// `PERMISSION_DENIED`.
+    Denied,
+    /// `UNAUTHENTICATED`: a good certificate of nobody who is known.
+    Unknown,
+}
+
+/// An RPC, and the right that stands next to it.
+struct Rpc {
+    name: String,
+    /// Health and reflection: for whoever has a certificate of the installation.
+    open: bool,
+    role: i32,
+    services: Vec<String>,
+    changes: bool,
+}
+
+impl Rpc {
+    fn service(&self) -> &str {
+        self.name.split('.').nth(1).unwrap_or_default()
+    }
+
+    /// What the contract gives to `identity` on the server `s1`.
+    fn outcome(&self, identity: &Identity) -> Outcome {
+        let given = |service: &str| self.services.iter().any(|known| known == service);
+        let allowed = match identity {
+            _ if self.open => true,
+            Identity::Operator(name) => match OPERATORS.iter().find(|(known, _)| known == name) {
+                None => return Outcome::Unknown,
+                Some((_, role)) => self.role > 0 && number(*role) >= self.role,
+            },
+            Identity::Server { server_id, service } => match server_id.as_str() {
+                "s1" => given(service) || given(&format!("own/{service}")),
+                "s2" => given(service),
+                _ => return Outcome::Unknown,
+            },
+            Identity::Service(service) => given(service),
+        };
+        if allowed { Outcome::Allowed } else { Outcome::Denied }
+    }
+}
+
+/// The number of a role in the contract.
+fn number(role: Role) -> i32 {
+    match role {
+        Role::Viewer => 1,
+        Role::Publisher => 2,
+        Role::Operator => 3,
+        Role::Admin => 4,
+    }
+}
+
+/// Every RPC, read from the descriptors and not by the code that enforces them.
+fn rpcs() -> Vec<Rpc> {
+    let ours = DescriptorPool::decode(lockstep_proto::DESCRIPTOR_SET).expect("a whole set");
+    let extension = ours.get_extension_by_name("lockstep.shared.v1.rights").expect("the option is ours");
+    let read = |method: MethodDescriptor| {
+        let options = method.options();
+        let value = options.get_extension(&extension);
+        let rights = value.as_message().expect("a message");
+        let list = rights.get_field_by_name("services").expect("a field");
+        let level = options.get_field_by_name("idempotency_level").and_then(|level| level.as_enum_number());
+        Rpc {
+            name: format!("{}/{}", method.parent_service().full_name(), method.name()),
+            open: false,
+            role: rights.get_field_by_name("role").and_then(|role| role.as_enum_number()).expect("a number"),
+            services: list.as_list().expect("a list").iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            changes: level != Some(1),
+        }
+    };
+    let mut rpcs: Vec<Rpc> = ours.services().flat_map(|service| service.methods().collect::<Vec<_>>()).map(read).collect();
+    let foreign = ["grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch"].into_iter().chain([
+        "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ]);
+    rpcs.extend(foreign.map(|name| Rpc {
+        name: name.to_owned(),
+        open: true,
+        role: 0,
+        services: Vec::new(),
+        changes: false,
+    }));
+    assert!(rpcs.len() > 10, "the contract was read");
+    rpcs
+}
+
+fn bytes(message: &impl Message) -> Bytes {
+    message.encode_to_vec().into()
+}
+
+/// Messages with which the RPC would do something: the call of somebody without the right must not.
+fn effective(rpc: &Rpc, existing: &filesync::File) -> Vec<Bytes> {
+    let (_, method) = rpc.name.split_once('/').expect("a method");
+    let digest = existing.digest.clone();
+    match method {
+        "RegisterFile" => {
+            let file = Some(new_file(&format!("right/{}", uuid()), b"unwanted"));
+            vec![bytes(&filesync::RegisterFileRequest { file, request_id: uuid() })]
+        }
+        "RegisterFiles" => {
+            let files = vec![new_file(&format!("right/{}", uuid()), b"unwanted")];
+            vec![bytes(&filesync::RegisterFilesRequest { files, request_id: uuid() })]
+        }
+        "DeleteFile" => {
+            let (path, expected_revision) = (existing.path.clone(), existing.revision);
+            vec![bytes(&filesync::DeleteFileRequest { path, expected_revision, request_id: uuid() })]
+        }
+        "WriteUpload" => vec![bytes(&header(&uuid(), 8, 0)), bytes(&chunk(0, b"unwanted"))],
+        "GetFile" => vec![bytes(&filesync::GetFileRequest { path: existing.path.clone() })],
+        "LocateContent" => vec![bytes(&filesync::LocateContentRequest { digests: vec![digest] })],
+        "ReadContent" => {
+            let range = filesync::ContentRange { digest, ..filesync::ContentRange::default() };
+            vec![bytes(&filesync::ReadContentRequest { ranges: vec![range] })]
+        }
+        // What lists or watches everything when it is asked nothing; a round changes what is held, which is seen too.
+        "ListFiles" | "Reconcile" | "WatchReplicas" | "ListRows" | "WatchRows" | "ListServers" => vec![Bytes::new()],
+        "Check" | "Watch" | "ServerReflectionInfo" => vec![Bytes::new()],
+        other => panic!("{other} is new: say with which messages it does something"),
+    }
+}
+
+/// The least that can be sent: one empty message.
+fn empty() -> Vec<Bytes> {
+    vec![Bytes::new()]
+}
+
+fn outcome(answer: &Result<Bytes, Status>) -> Outcome {
+    match answer {
+        Ok(_) => Outcome::Allowed,
+        Err(told) => match status::read(told).reason {
+            Reason::PermissionDenied => Outcome::Denied,
+            Reason::IdentityUnknown => Outcome::Unknown,
+            Reason::PeerUnreachable | Reason::Internal => panic!("no answer: {told:?}"),
+            _ => Outcome::Allowed,
+        },
+    }
+}
+
+/// Everybody with a good certificate.
+fn identities() -> Vec<Identity> {
+    let mut all: Vec<Identity> = ["gateway", "catalog", "resolver"].into_iter().map(Identity::Service).collect();
+    for server in ["s1", "s2", "s9"] {
+        all.extend(["filesync", "timeguard"].map(|service| of_server(server, service)));
+    }
+    all.extend(["local", "operator", "publisher", "viewer", "nobody"].map(operator));
+    all
+}
+
+struct Bench {
+    mesh: Mesh,
+    existing: filesync::File,
+    failed: Vec<String>,
+}
+
+impl Bench {
+    /// Calls with and without effect, as far as the identity may, and compares what it got.
+    async fn check(&mut self, at: &str, caller: &Caller, identity: &Identity, rpc: &Rpc, extra: &[(&'static str, &str)]) {
+        let expected = rpc.outcome(identity);
+        let messages = match expected {
+            Outcome::Allowed if rpc.changes => empty(),
+            _ => effective(rpc, &self.existing),
+        };
+        let metadata: Vec<_> = [(SERVER_KEY, "s1")].into_iter().chain(extra.iter().copied()).collect();
+        let answer = timeout(SOON, call(&caller.channel, &rpc.name, &metadata, messages)).await.expect("an answer");
+        let found = outcome(&answer);
+        if found != expected {
+            self.failed.push(format!("{} by {identity} at {at} {extra:?}: {found:?}, not {expected:?}: {answer:?}", rpc.name));
+        }
+    }
+
+    fn conclude(&mut self, what: &str) {
+        assert!(self.failed.is_empty(), "{what}:\n{}", self.failed.join("\n"));
+    }
+}
+
+/// R67, R69, I13: an RPC does what its right says for each identity, at a server and through the gateway; whoever lacks
+/// the right gets nothing and changes nothing, also with the name of somebody else in the metadata.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_rpc_checks_every_identity() {
+    let mesh = Mesh::new(2).await;
+    let existing = mesh.operator("local").register("s1", "right/existing", b"wanted").await.expect("registered");
+    mesh.in_sync("right/existing").await;
+    let before = mesh.footprint().await;
+    let rpcs = rpcs();
+    let mut bench = Bench { mesh, existing, failed: Vec::new() };
+
+    for identity in identities() {
+        let (at_server, at_door) = (bench.mesh.caller_at("s1", &identity), bench.mesh.caller(&identity));
+        for rpc in &rpcs {
+            if rpc.service() == "filesync" || rpc.open {
+                bench.check("s1", &at_server, &identity, rpc, &[]).await;
+            }
+            bench.check("the gateway", &at_door, &identity, rpc, &[]).await;
+            // What others than the gateway say about a principal is not believed, in whichever order it comes.
+            if identity != Identity::Service("gateway") && !rpc.open {
+                let forged = [(PRINCIPAL_KEY, "operator/local"), (PRINCIPAL_KEY, "server/s2/filesync")];
+                if rpc.service() == "filesync" {
+                    bench.check("s1", &at_server, &identity, rpc, &forged).await;
+                }
+                bench.check("the gateway", &at_door, &identity, rpc, &forged).await;
+            }
+        }
+    }
+    bench.conclude("identities");
+
+    // The gateway is believed, for somebody who is known; it can lend nobody a right that they do not have.
+    let gateway = Identity::Service("gateway");
+    let at_server = bench.mesh.caller_at("s1", &gateway);
+    for identity in identities() {
+        for rpc in rpcs.iter().filter(|rpc| rpc.service() == "filesync") {
+            bench.check("s1 for the gateway", &at_server, &identity, rpc, &[(PRINCIPAL_KEY, &identity.to_string())]).await;
+        }
+    }
+    for nonsense in ["", "operator/", "admin", "operator/local/x", "server/s1/gateway", "OPERATOR/local"] {
+        let nobody = operator("nobody");
+        for rpc in rpcs.iter().filter(|rpc| rpc.service() == "filesync") {
+            bench.check("s1 for the gateway", &at_server, &nobody, rpc, &[(PRINCIPAL_KEY, nonsense)]).await;
+        }
+    }
+    bench.conclude("principals that the gateway passes on");
+
+    assert_eq!(bench.mesh.footprint().await, before, "nobody changed anything");
+    let file = bench.mesh.operator("viewer").get("right/existing").await.expect("still there");
+    assert_eq!(file, bench.existing);
+
+    // The same messages do something for whoever has the right: the refusals above were about that alone.
+    let admin = bench.mesh.operator("local");
+    for rpc in rpcs.iter().filter(|rpc| rpc.changes) {
+        let answer = call(&admin.channel, &rpc.name, &[(SERVER_KEY, "s1")], effective(rpc, &bench.existing)).await;
+        answer.unwrap_or_else(|told| panic!("{}: {told:?}", rpc.name));
+    }
+    assert_ne!(bench.mesh.footprint().await, before);
+}
+
+/// R67, R69, I13: no certificate, a foreign one and one of another trust domain end in the handshake, before any call.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_get_no_answer_to_any_rpc() {
+    let mesh = Mesh::new(1).await;
+    let existing = mesh.operator("local").register("s1", "right/existing", b"wanted").await.expect("registered");
+    let before = mesh.footprint().await;
+    let foreign = DevelopmentCa::open_or_create(&mesh.path("foreign"), crate::mesh::DOMAIN).expect("a CA");
+    // The right CA for the wrong trust domain: it signs whatever it is asked to.
+    let other = DevelopmentCa::open_or_create(&mesh.path("pki"), "other.test").expect("the same CA");
+    let issue = |ca: &DevelopmentCa, identity: &Identity| ca.issue(identity, &[]).expect("issued");
+    let mut strangers = BTreeMap::from([
+        ("no TLS".to_owned(), Stranger::Plain),
+        ("no certificate".to_owned(), Stranger::showing(None)),
+    ]);
+    for identity in [operator("local"), Identity::Service("gateway"), of_server("s1", "filesync")] {
+        let (a, b) = (issue(&foreign, &identity), issue(&other, &identity));
+        let foreign = Stranger::showing(Some((&a.cert_pem, &a.key_pem)));
+        let other = Stranger::showing(Some((&b.cert_pem, &b.key_pem)));
+        strangers.insert(format!("{identity} of a foreign CA"), foreign);
+        strangers.insert(format!("{identity} of another trust domain"), other);
+    }
+    let ports = [("s1", mesh.servers["s1"].port), ("the gateway", mesh.door().port)];
+    for (name, stranger) in &strangers {
+        for (at, port) in ports {
+            for rpc in rpcs() {
+                let body: Vec<u8> = effective(&rpc, &existing).iter().flat_map(|message| framed(message)).collect();
+                let called = async {
+                    let mut wire = Wire::connect(stranger.clone(), port).await?;
+                    wire.post(&format!("/{}", rpc.name), &[(SERVER_KEY, "s1")], body.into()).await
+                };
+                let answer = timeout(SOON, called).await;
+                let answer = answer.unwrap_or_else(|_| panic!("{} by {name} at {at} hangs", rpc.name));
+                assert!(answer.is_err(), "{} by {name} at {at}: {answer:?}", rpc.name);
+            }
+        }
+    }
+    // The same way with a good certificate gets an answer.
+    let (cert, key) = mesh.certificate(&operator("local"));
+    let read = |path| std::fs::read_to_string(path).expect("readable");
+    let known = Stranger::showing(Some((&read(cert), &read(key))));
+    let request = gateway::ListServersRequest::default();
+    for (at, port) in ports {
+        let mut wire = Wire::connect(known.clone(), port).await.expect("connected");
+        let path = if at == "s1" { "/lockstep.filesync.v1.FileService/ListFiles" } else { "/lockstep.gateway.v1.MatrixService/ListServers" };
+        let answer = wire.post(path, &[], framed(&request.encode_to_vec())).await.expect("an answer");
+        answer.result().expect("allowed");
+    }
+    assert_eq!(mesh.footprint().await, before, "nobody changed anything");
+}

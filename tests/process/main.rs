@@ -1,0 +1,7 @@
+//! Real processes, real disks, real TLS: what a whole installation does, and what it does when it is hurt.
+
+mod away;
+mod copies;
+mod crash;
+mod fanout;
+mod up;

@@ -1,0 +1,30 @@
+//! A whole installation of real processes, for tests.
+//!
+//! ```text
+//! Installation::start(Options)      `lockstep up` on a directory of its own: real TLS, real disks, real registry
+//!  ├─ client("local")  Client       typed clients with any certificate of the installation, by the gateway or directly
+//!  ├─ kill take_down bring_up …     one child at a time, by its name: gateway, s1.filesync, …
+//!  ├─ in_sync(&Ledger)              waits for the matrix; Ledger::check_disks compares every byte on every disk
+//!  ├─ Monitor                       holds every IN_SYNC row to the disk, and positions to their order, all the time
+//!  └─ log()                         every line of every child
+//! ```
+//!
+//! Nothing here sleeps for a fixed time: [`wait::until`] is the one primitive, always with a limit. The directory is removed
+//! when the test succeeds and kept, with its path printed, when it fails. Everything dies with the test process.
+
+mod children;
+mod client;
+mod installation;
+mod ledger;
+mod log;
+mod monitor;
+pub mod wait;
+
+pub use client::{Client, addressed};
+pub use installation::{Installation, Options, binary};
+pub use ledger::{Entry, Ledger, content, registration};
+pub use log::Line;
+pub use monitor::Monitor;
+
+/// The servers of an installation of three.
+pub const SERVERS: [&str; 3] = ["s1", "s2", "s3"];
