@@ -1,12 +1,16 @@
 //! The table of hostile names, on real servers: each is stored exactly, on every server, or refused with its rule.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::PathBuf};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+};
 
 use bytes::Bytes;
 use futures::future::join;
 use lockstep_chassis::SERVER_KEY;
 use lockstep_model::Reason;
 use lockstep_tests::names::{self, Case, Outcome};
+use rustix::fs::{Mode, OFlags, openat};
 
 use crate::{
     calls::call,
@@ -16,8 +20,14 @@ use crate::{
 
 const FILES: &str = "lockstep.filesync.v1.FileService";
 
-fn place(mesh: &Mesh, server: &str, name: &[u8]) -> PathBuf {
-    mesh.transfer(server).join(OsStr::from_bytes(name))
+/// What is under exactly this name, which alone may be as long as the system allows.
+fn on_disk(mesh: &Mesh, server: &str, name: &[u8]) -> io::Result<Vec<u8>> {
+    let directory = File::open(mesh.transfer(server))?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(openat(&directory, name, flags, Mode::empty())?);
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// Registered on one server, read at another, the bytes under exactly this name on both, deleted at a third.
@@ -26,12 +36,12 @@ async fn is_stored_exactly(mesh: &Mesh, caller: &Caller, case: &Case) {
     let content = format!("content of {}", case.line);
     let file = caller.register("s1", text, content.as_bytes()).await.unwrap_or_else(|told| panic!("{case}: {told:?}"));
     assert_eq!(file.path, text, "{case}");
-    let on_disk = std::fs::read(place(mesh, "s1", &case.name)).unwrap_or_else(|error| panic!("{case}: {error}"));
-    assert_eq!(on_disk, content.as_bytes(), "{case}");
+    let found = on_disk(mesh, "s1", &case.name).unwrap_or_else(|error| panic!("{case}: {error}"));
+    assert_eq!(found, content.as_bytes(), "{case}");
     let found = mesh.caller_at("s2", &crate::mesh::operator("viewer")).get(text).await;
     assert_eq!(found.unwrap_or_else(|told| panic!("{case}: {told:?}")), file, "{case}");
     eventually(&format!("{case} is on s2"), async || {
-        std::fs::read(place(mesh, "s2", &case.name)).is_ok_and(|found| found == content.as_bytes())
+        on_disk(mesh, "s2", &case.name).is_ok_and(|found| found == content.as_bytes())
     })
     .await;
     caller.delete("s2", text, file.revision).await.unwrap_or_else(|told| panic!("{case}: {told:?}"));

@@ -150,7 +150,7 @@ async fn an_index_keeps_what_it_was_told<I: Index>(index: I, reopen: impl AsyncF
     assert_eq!(loaded.missing, [missing]);
     assert_eq!(loaded.intents, [(7, intent)]);
     assert_eq!(loaded.journal, [(staged("j"), 64 << 20)]);
-    assert_eq!(loaded.uploads, [upload.clone()]);
+    assert_eq!(loaded.uploads, std::slice::from_ref(&upload));
     assert_eq!(index.groups(one.digest).await.expect("read"), Some(groups));
     assert_eq!(index.load_journal(staged("j")).await.expect("read"), Some(64 << 20));
     let undo = vec![

@@ -291,6 +291,7 @@ impl Mesh {
             state: FileState::Active,
             registered_by: "operator/anna 1".to_owned(),
             deleted_by: None,
+            registered_revision: None,
         };
         self.put(&format!("file/{path}"), &serde_json::to_string(&record).expect("serialises")).await;
     }

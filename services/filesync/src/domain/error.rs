@@ -40,7 +40,7 @@ pub enum FileError {
         origin: ServerId,
     },
     /// Some server could not keep the two names apart.
-    #[error("{path} clashes with {other}, which is registered")]
+    #[error("{path} clashes with {other}: some server could not keep both")]
     PathConflict {
         /// The path that is refused.
         path: FilePath,
@@ -110,6 +110,14 @@ pub enum FileError {
         actual: u64,
         /// What was announced.
         announced: u64,
+    },
+    /// Nothing came for too long.
+    #[error("the upload {upload} received nothing for {seconds} s; what arrived before is kept")]
+    Stalled {
+        /// The upload.
+        upload: UploadId,
+        /// How long.
+        seconds: u64,
     },
     /// More bytes than announced, or than allowed.
     #[error("{what} may have {limit} bytes, this has {actual}")]
@@ -205,6 +213,7 @@ impl Fault for FileError {
             Self::RequestReused { .. } => Reason::RequestIdReused,
             Self::DigestMismatch { .. } | Self::StagingChanged { .. } => Reason::ContentDigestMismatch,
             Self::OffsetMismatch { .. } | Self::Incomplete { .. } => Reason::OffsetMismatch,
+            Self::Stalled { .. } => Reason::DeadlineExpired,
             Self::TooLarge { .. } => Reason::SizeLimitExceeded,
             Self::Overloaded { .. } => Reason::Overloaded,
             Self::NotEligible { .. } => Reason::ServerNotEligible,
@@ -257,6 +266,9 @@ impl Fault for FileError {
                 ("expected_offset", actual.to_string()),
                 ("size_bytes", announced.to_string()),
             ],
+            Self::Stalled { upload, seconds } => {
+                vec![("upload_id", upload.to_string()), ("seconds", seconds.to_string())]
+            }
             Self::TooLarge { limit, actual, .. } => {
                 vec![("limit_bytes", limit.to_string()), ("actual_bytes", actual.to_string())]
             }

@@ -213,6 +213,13 @@ impl Board {
         state.exceptions.get(&wanted.path).is_some_and(|e| e.missing.wanted.revision == wanted.revision)
     }
 
+    /// What is missing at any of `paths`.
+    pub fn missing(&self, paths: &[FilePath]) -> Vec<Wanted> {
+        let state = self.state();
+        let missing = paths.iter().filter_map(|path| state.exceptions.get(path));
+        missing.map(|exception| exception.missing.wanted.clone()).collect()
+    }
+
     /// Bytes are on their way.
     pub fn copying(&self, wanted: &[Wanted], now: Instant) {
         self.change(|state| {
@@ -327,11 +334,7 @@ impl State {
             Write::Hold(path, held) => self.hold(path, held),
             Write::Release(path) => self.release(&path),
             Write::Miss(missing) => self.miss(missing),
-            Write::Clear(path) => {
-                if self.exceptions.remove(&path).is_some() {
-                    self.changed(path);
-                }
-            }
+            Write::Clear(path) if self.exceptions.remove(&path).is_some() => self.changed(path),
             _ => {}
         }
     }

@@ -42,6 +42,8 @@ impl<P: Ports> Engine<P> {
         expected: Revision,
     ) -> Result<(Registered, Revision), FileError> {
         self.may_originate()?;
+        // Of the same request at the same time, the second waits for the answer of the first.
+        let _turn = self.inner.requests.acquire_names([fold(&ask.label())]).await;
         let fingerprint = format!("delete {path} {expected}");
         let request = Request { caller: ask.caller.clone(), id: ask.request_id.to_string(), fingerprint };
         let known = self.registry().find_request(request.clone()).await;

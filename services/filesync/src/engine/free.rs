@@ -1,11 +1,17 @@
 //! Whether paths are free to be registered: neither registered, nor held from an earlier life, nor taken by a loose file.
 
-use lockstep_model::{FilePath, record::file_key};
-use lockstep_registry::{Registry as _, RegistryError};
+use std::collections::BTreeSet;
 
-use super::{Ask, Engine, codec::decode, lease::Lease};
+use lockstep_model::{FilePath, Revision, record::file_key};
+use lockstep_registry::{Record, Registry as _, RegistryError};
+
+use super::{
+    Ask, Engine,
+    codec::{decode, decode_json},
+    lease::Lease,
+};
 use crate::{
-    domain::error::FileError,
+    domain::{error::FileError, naming},
     ports::{Ports, Store as _, StoreError},
 };
 
@@ -26,36 +32,54 @@ impl<P: Ports> Engine<P> {
         Ok(())
     }
 
-    /// The lease of `paths`, none of which is held. A copy that was fetched while this waited, of an object that is
-    /// deleted meanwhile, is no loose file: it is given up too, which needs the lease.
+    /// The lease of `paths`, with nothing in their way; or with what this very request put there.
+    ///
+    /// What is in the way may be left of an object that was deleted elsewhere, or was just fetched while this waited: a
+    /// round gives it up, which needs the lease. What is still there then is loose (decision 10).
     pub(super) async fn acquire_free(&self, paths: &[FilePath], ask: &Ask) -> Result<Lease, FileError> {
+        let (label, mut loose_before) = (ask.label(), false);
         for _ in 0..ATTEMPTS_MAX {
             let lease = self.inner.leases.acquire(paths).await;
-            if !self.holds_any(paths) {
+            let loose = if self.holds_any(paths) { None } else { self.find_loose(paths).await? };
+            if loose.is_none() && !self.holds_any(paths) {
                 return Ok(lease);
             }
+            let latest = self.registry().get_latest(paths.iter().map(file_key).collect()).await?;
+            if recognise(&latest, &label)?.is_some() {
+                return Ok(lease);
+            }
+            self.check_free(paths, &label).await?;
+            // A directory that leads to what is registered is not loose, but in the way.
+            self.claim_names(paths).await?;
+            if let Some(path) = loose.filter(|_| loose_before) {
+                return Err(FileError::LooseFile { path, server: self.server().clone() });
+            }
+            loose_before = true;
             drop(lease);
-            self.catch_up_with(paths, ask).await?;
+            self.reconcile().await?;
         }
         let cause = "the same names were registered and deleted again and again in between".to_owned();
         Err(RegistryError::Unavailable { cause }.into())
     }
 
-    /// Refuses paths that a loose file occupies (decision 10).
-    pub(super) async fn check_no_loose(&self, paths: &[FilePath], ask: &Ask) -> Result<(), FileError> {
-        let found = self.inner.ports.store.stat(paths.to_vec()).await.map_err(|error| self.disk(error))?;
-        for (path, found) in paths.iter().zip(found) {
+    /// Something at one of `paths`, or a file where one of them needs a directory.
+    async fn find_loose(&self, paths: &[FilePath]) -> Result<Option<FilePath>, FileError> {
+        let above: BTreeSet<FilePath> =
+            paths.iter().flat_map(FilePath::ancestors).filter_map(|directory| directory.parse().ok()).collect();
+        let all: Vec<FilePath> = above.into_iter().chain(paths.iter().cloned()).collect();
+        let directories = all.len() - paths.len();
+        let found = self.inner.ports.store.stat(all.clone()).await.map_err(|error| self.disk(error))?;
+        for (index, (path, found)) in all.into_iter().zip(found).enumerate() {
             match found {
                 Ok(None) => {}
+                // Whatever is in place of a directory is told by the path below it too, but a file is not.
+                Err(StoreError::Foreign { .. }) if index < directories => {}
                 // Something that is no file is loose too.
-                Ok(Some(_)) | Err(StoreError::Foreign { .. }) => {
-                    self.check_free(std::slice::from_ref(path), &ask.label()).await?;
-                    return Err(FileError::LooseFile { path: path.clone(), server: self.server().clone() });
-                }
+                Ok(Some(_)) | Err(StoreError::Foreign { .. }) => return Ok(Some(path)),
                 Err(error) => return Err(self.disk(error)),
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Refuses paths that are registered; with which revision, tells the error.
@@ -71,4 +95,29 @@ impl<P: Ports> Engine<P> {
         }
         Ok(())
     }
+
+    /// What registering `paths` has to assert and write about names; refuses names that some server could not keep.
+    pub(super) async fn claim_names(&self, paths: &[FilePath]) -> Result<naming::Claims, FileError> {
+        let keys = naming::keys_of(paths);
+        let records = self.registry().get(keys.clone()).await?;
+        let mut names = naming::Names::new();
+        for (key, record) in keys.into_iter().zip(records) {
+            if let Some(record) = record {
+                names.insert(key, (record.revision, decode_json(&record)?));
+            }
+        }
+        naming::claim(paths, &names)
+            .map_err(|clash| FileError::PathConflict { path: clash.path, other: clash.other })
+    }
+}
+
+/// The revision of this very request, if a record or a tombstone at one of its paths was made by it.
+pub(super) fn recognise(latest: &[Option<Record>], label: &str) -> Result<Option<Revision>, FileError> {
+    for record in latest.iter().flatten() {
+        let body = decode(record)?;
+        if body.registered_by == label {
+            return Ok(Some(body.registered_revision.unwrap_or(record.revision)));
+        }
+    }
+    Ok(None)
 }

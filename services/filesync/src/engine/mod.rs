@@ -72,6 +72,8 @@ struct Inner<P: Ports> {
     health: Health,
     board: Board,
     leases: Leases,
+    /// Requests that are being worked on, by who asked under which name.
+    requests: Leases,
     uploads: Uploads,
     roster: Roster,
     intents: settle::Intents,
@@ -168,7 +170,7 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Runs work to its end even if the caller goes away in the middle.
-    async fn detached<T: Send + 'static>(
+    pub(crate) async fn detached<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, FileError>> + Send + 'static,
     ) -> Result<T, FileError> {

@@ -164,8 +164,12 @@ impl<P: Ports> Engine<P> {
             }
         }
         writes.push(Write::Position(through));
+        let before = self.inner.board.missing(&paths);
         self.record(writes).await?;
         fail::fail_point!("filesync.reconcile.recorded");
+        for superseded in before {
+            self.drop_superseded(&superseded).await?;
+        }
         self.inner.fetch.notify_one();
         Ok(true)
     }

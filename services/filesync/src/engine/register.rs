@@ -5,13 +5,15 @@ use lockstep_model::{
     Digest, FileId, FilePath, Md5, Revision, UploadId,
     clock::{Clock as _, Entropy as _},
     digest::Sha256,
+    path::fold,
     record::{FileRecord, FileState, file_key, name_key},
 };
 use lockstep_registry::{Commit, Committed, Precondition, Record, Registry as _, RegistryError, Request};
 
 use super::{
     Ask, Engine, Registered,
-    codec::{decode, decode_json, encode, named},
+    codec::{decode, encode, named},
+    free::recognise,
 };
 use crate::{
     domain::{
@@ -69,6 +71,8 @@ impl<P: Ports> Engine<P> {
 
     async fn register_now(&self, ask: &Ask, files: Vec<NewFile>) -> Result<Vec<Registered>, FileError> {
         self.may_originate()?;
+        // Of the same request at the same time, the second waits for the answer of the first.
+        let _turn = self.inner.requests.acquire_names([fold(&ask.label())]).await;
         let request = request(ask, &files);
         let paths: Vec<FilePath> = files.iter().map(|file| file.path.clone()).collect();
         if let Some(revision) = self.known_request(&request).await? {
@@ -77,15 +81,15 @@ impl<P: Ports> Engine<P> {
         self.catch_up_with(&paths, ask).await?;
         let uploads: Vec<UploadId> = files.iter().filter_map(NewFile::upload).collect();
         let claimed = self.claim_uploads(&ask.caller, &uploads)?;
-        let mut staged = Vec::with_capacity(files.len());
+        let (mut staged, mut kept) = (Vec::with_capacity(files.len()), false);
         let result = match self.stage(files, &claimed, &mut staged).await {
-            Ok(()) => self.commit_staged(ask, request, &staged).await,
+            Ok(()) => self.commit_staged(ask, request, &staged, &mut kept).await,
             Err(error) => Err(error),
         };
         match &result {
             Ok(_) => self.end_uploads(&uploads).await?,
-            // The outcome is not known: the intent keeps the bytes until the registry says what happened.
-            Err(FileError::Registry(RegistryError::Unavailable { .. })) => self.forget_uploads(&uploads),
+            // Written down, and the outcome is not known: the intent keeps the bytes until the registry says what happened.
+            Err(_) if kept => self.forget_uploads(&uploads),
             Err(_) => {
                 self.return_uploads(claimed);
                 let inline = staged.iter().filter(|file| file.staged.as_str().starts_with(INLINE));
@@ -159,13 +163,20 @@ impl<P: Ports> Engine<P> {
         Ok(())
     }
 
-    async fn commit_staged(&self, ask: &Ask, request: Request, staged: &[Staged]) -> Result<Vec<Registered>, FileError> {
+    /// Commits and publishes; `kept` says whether the bytes belong to an intent from now on.
+    async fn commit_staged(
+        &self,
+        ask: &Ask,
+        request: Request,
+        staged: &[Staged],
+        kept: &mut bool,
+    ) -> Result<Vec<Registered>, FileError> {
         let paths: Vec<FilePath> = staged.iter().map(|file| file.wanted.path.clone()).collect();
         let _lease = self.acquire_free(&paths, ask).await?;
-        self.check_no_loose(&paths, ask).await?;
         let number = self.number();
         let _active = self.inner.intents.begin(number);
         self.record(vec![Write::Intend(number, Intent::Register { files: staged.to_vec() })]).await?;
+        *kept = true;
         staged.iter().for_each(|file| self.inner.board.stage(file.wanted.digest, Some(file.staged.clone())));
         fail::fail_point!("filesync.register.intended");
         let committed = match self.commit(ask, request, staged).await {
@@ -177,6 +188,7 @@ impl<P: Ports> Engine<P> {
             }
             Err(error) => {
                 self.record(vec![Write::Settle(number)]).await?;
+                *kept = false;
                 staged.iter().for_each(|file| self.inner.board.stage(file.wanted.digest, None));
                 return Err(error);
             }
@@ -184,12 +196,17 @@ impl<P: Ports> Engine<P> {
         fail::fail_point!("filesync.register.committed");
         if committed.replayed {
             self.record(vec![Write::Settle(number)]).await?;
+            staged.iter().for_each(|file| self.inner.board.stage(file.wanted.digest, None));
             let names = staged.iter().map(|file| file.staged.clone()).collect();
             self.inner.ports.store.discard(names).await.map_err(|error| self.disk(error))?;
             return self.replay(committed.revision, &paths, &ask.label()).await;
         }
         let files: Vec<Staged> = staged.iter().map(|file| file.at(committed.revision, &ask.traceparent)).collect();
-        let left = self.publish_registered(number, files.clone()).await?;
+        // The commit stands: whatever keeps the bytes from their names now, a later round does it.
+        let left = self.publish_registered(number, files.clone()).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "registered files are not published yet");
+            files.clone()
+        });
         if !left.is_empty() {
             self.inner.intents.leave(number, Intent::Register { files: left });
         }
@@ -207,16 +224,7 @@ impl<P: Ports> Engine<P> {
                 return Ok(Committed { revision, head: self.registry().head().await?, replayed: true });
             }
             self.check_free(&paths, &ask.label()).await?;
-            let keys = naming::keys_of(&paths);
-            let records = self.registry().get(keys.clone()).await?;
-            let mut names = naming::Names::new();
-            for (key, record) in keys.into_iter().zip(records) {
-                if let Some(record) = record {
-                    names.insert(key, (record.revision, decode_json(&record)?));
-                }
-            }
-            let claims = naming::claim(&paths, &names)
-                .map_err(|clash| FileError::PathConflict { path: clash.path, other: clash.other })?;
+            let claims = self.claim_names(&paths).await?;
             let commit = transaction(ask, request.clone(), staged, claims)?;
             match self.registry().commit(commit).await {
                 // Somebody changed a name in between: decide again.
@@ -318,17 +326,6 @@ fn transaction(ask: &Ask, request: Request, staged: &[Staged], claims: naming::C
         commit.puts.iter().any(|(key, _)| *key == name_key(&file.wanted.path.folded()))
     }));
     Ok(commit)
-}
-
-/// The revision of this very request, if a record or a tombstone at one of its paths was made by it.
-fn recognise(latest: &[Option<Record>], label: &str) -> Result<Option<Revision>, FileError> {
-    for record in latest.iter().flatten() {
-        let body = decode(record)?;
-        if body.registered_by == label {
-            return Ok(Some(body.registered_revision.unwrap_or(record.revision)));
-        }
-    }
-    Ok(None)
 }
 
 fn request(ask: &Ask, files: &[NewFile]) -> Request {

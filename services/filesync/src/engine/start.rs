@@ -41,6 +41,7 @@ impl<P: Ports> Engine<P> {
             inner: Arc::new(Inner {
                 board: Board::new(&loaded),
                 leases: super::Leases::default(),
+                requests: super::Leases::default(),
                 uploads: Uploads::default(),
                 roster: super::Roster::default(),
                 intents: Intents::new(loaded.intents.iter().cloned()),

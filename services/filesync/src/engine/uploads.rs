@@ -132,7 +132,7 @@ impl<P: Ports> Engine<P> {
             return Err(FileError::UploadNotFound { upload: id, server: self.server().clone() });
         }
         let stands = match &known.state {
-            State::Busy => return Err(FileError::Overloaded { server: self.server().clone(), what: "writers of this upload", limit: 1 }),
+            State::Busy => return Err(FileError::Overloaded { server: self.server().clone(), what: "writer of this upload", limit: 1 }),
             State::Resting { committed_bytes, .. } => *committed_bytes,
             State::Complete(complete) => complete.size_bytes,
         };

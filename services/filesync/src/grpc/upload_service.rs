@@ -1,19 +1,26 @@
 //! `UploadService`: bytes on their way in.
 
+use std::time::Duration;
+
 use lockstep_chassis::{Fields, OrStatus as _, caller};
 use lockstep_model::UploadId;
 use lockstep_proto::filesync::v1::{
     UploadHeader, WriteUploadRequest, WriteUploadResponse, upload_service_server::UploadService,
     write_upload_request::Part,
 };
+use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Streaming};
 
 use super::wire::{INLINE_BYTES_MAX, signed};
 use crate::{
+    domain::error::FileError,
     engine::Engine,
     ports::{Ports, Upload},
 };
+
+/// How long a caller may send nothing.
+const STALL_MAX: Duration = Duration::from_secs(30);
 
 /// The service on top of the engine.
 pub struct Uploads<P: Ports> {
@@ -66,28 +73,42 @@ impl<P: Ports> UploadService for Uploads<P> {
             _ => None,
         };
         let (upload, offset) = header_from_wire(caller, header)?;
-        let id = upload.id;
-        let mut writer = self.engine.begin_upload(upload, offset).await.or_status()?;
 
-        // Whatever ends the stream, what arrived is made safe, so that the upload can go on there.
-        let received = async {
-            while let Some(message) = parts.next().await.transpose()? {
-                match message.part {
-                    Some(Part::Chunk(chunk)) if chunk.data.len() <= INLINE_BYTES_MAX => {
-                        let offset = u64::try_from(chunk.offset_bytes).unwrap_or(u64::MAX);
-                        self.engine.write_upload(&mut writer, offset, chunk.data).await.or_status()?;
-                    }
-                    Some(Part::Chunk(_)) => return Err(violation("chunk.data", "may have at most 1 MiB")),
-                    _ => return Err(violation("part", "must be a chunk after the header")),
-                }
-            }
-            Ok(())
-        }
-        .await;
-        let progress = self.engine.end_upload(writer).await.or_status()?;
-        received?;
-        let (digest, md5) = progress.digests.map(|(d, m)| (d.to_string(), m.to_string())).unwrap_or_default();
-        let committed_bytes = signed(progress.committed_bytes);
-        Ok(Response::new(WriteUploadResponse { upload_id: id.to_string(), committed_bytes, digest, md5 }))
+        // Not cut off with the call: when a connection breaks, what arrived is still made safe, and the upload goes on there.
+        let engine = self.engine.clone();
+        let received = self.engine.detached(async move { Ok(receive(&engine, upload, offset, parts).await) });
+        Ok(Response::new(received.await.or_status()??))
     }
+}
+
+/// Takes chunks until the stream ends, breaks, stalls or is wrong; all that arrived before is safe afterwards.
+async fn receive<P: Ports>(
+    engine: &Engine<P>,
+    upload: Upload,
+    offset: u64,
+    mut parts: Streaming<WriteUploadRequest>,
+) -> tonic::Result<WriteUploadResponse> {
+    let id = upload.id;
+    let mut writer = engine.begin_upload(upload, offset).await.or_status()?;
+    let received = async {
+        loop {
+            let next = timeout(STALL_MAX, parts.next()).await;
+            let next = next.map_err(|_| FileError::Stalled { upload: id, seconds: STALL_MAX.as_secs() }).or_status()?;
+            let Some(message) = next.transpose()? else { return Ok(()) };
+            match message.part {
+                Some(Part::Chunk(chunk)) if chunk.data.len() <= INLINE_BYTES_MAX => {
+                    let offset = u64::try_from(chunk.offset_bytes).unwrap_or(u64::MAX);
+                    engine.write_upload(&mut writer, offset, chunk.data).await.or_status()?;
+                }
+                Some(Part::Chunk(_)) => return Err(violation("chunk.data", "may have at most 1 MiB")),
+                _ => return Err(violation("part", "must be a chunk after the header")),
+            }
+        }
+    }
+    .await;
+    let progress = engine.end_upload(writer).await.or_status()?;
+    received?;
+    let (digest, md5) = progress.digests.map(|(d, m)| (d.to_string(), m.to_string())).unwrap_or_default();
+    let committed_bytes = signed(progress.committed_bytes);
+    Ok(WriteUploadResponse { upload_id: id.to_string(), committed_bytes, digest, md5 })
 }

@@ -187,6 +187,7 @@ impl World {
             state: FileState::Active,
             registered_by: "operator/local 1".to_owned(),
             deleted_by: None,
+            registered_revision: None,
         };
         self.put(&format!("file/{path}"), serde_json::to_string(&record).expect("serialises"), TRACE).await
     }

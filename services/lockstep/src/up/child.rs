@@ -41,6 +41,8 @@ struct End {
     words: String,
     /// The child refused its settings: it would refuse them again.
     hopeless: bool,
+    /// Somebody holds it back, so it did not fail, and there is no reason to wait before it is started again.
+    held: bool,
 }
 
 impl End {
@@ -48,10 +50,11 @@ impl End {
         match status {
             Ok(status) => {
                 let hopeless = status.code() == Some(i32::from(EXIT_USAGE));
-                Self { words: format!("ended ({status})"), hopeless }
+                Self { words: format!("ended ({status})"), hopeless, held: false }
             }
             Err(error) => {
-                Self { words: format!("could not be started or waited for: {error}"), hopeless: false }
+                let words = format!("could not be started or waited for: {error}");
+                Self { words, hopeless: false, held: false }
             }
         }
     }
@@ -84,6 +87,11 @@ pub(crate) async fn keep(spec: Spec, layout: &Layout, lines: &Lines, stop: &Drai
             return Err(
                 Problem::new(Exit::Failed, "the installation cannot run", why).at(layout.data().display())
             );
+        }
+        if end.held {
+            backoff = BACKOFF_FIRST;
+            lines.say(&format!("{} {}; it is held back", spec.name, end.words)).await;
+            continue;
         }
         if started.elapsed() >= WELL_AFTER {
             backoff = BACKOFF_FIRST;
@@ -155,7 +163,9 @@ async fn live(mut child: Child, spec: &Spec, layout: &Layout, lines: &Lines, sto
         };
         End::of(status)
     };
-    let (end, (), ()) = tokio::join!(life, forward_output, forward_errors);
+    let (mut end, (), ()) = tokio::join!(life, forward_output, forward_errors);
+    // Looked at before the file below tells that the child is down: who waits for that may let it go again at once.
+    end.held = layout.hold(&spec.name).exists();
     // The file is a hint for people and tests; one that is left over names a process that is gone.
     let _ = fs::remove_file(pid_path);
     end

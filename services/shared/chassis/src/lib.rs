@@ -25,6 +25,7 @@ pub mod config;
 pub mod connection;
 pub mod crash;
 pub mod deadline;
+mod details;
 pub mod dial;
 pub mod drain;
 pub mod failure;

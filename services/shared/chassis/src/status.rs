@@ -14,7 +14,7 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 pub use crate::failure::Failure;
-use crate::{failure::fallback_reason, text::cut};
+use crate::{details, failure::fallback_reason, text::cut};
 
 /// The domain of every reason.
 pub const DOMAIN: &str = "lockstep";
@@ -97,7 +97,8 @@ pub fn of(fault: &dyn Fault) -> Status {
     if let Some(wait) = fault.retry_after() {
         details.set_retry_info(Some(wait));
     }
-    Status::with_error_details(code(reason.kind()), message, details)
+    let status = Status::with_error_details(code(reason.kind()), message, details);
+    Status::with_details(status.code(), status.message(), details::ordered(status.details()))
 }
 
 /// An error and its sources in one line.

@@ -23,6 +23,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     assert_eq!(settings.finish(), Ok(()));
 }
 
+/// H8: one start tells every mistake.
 #[test]
 fn every_mistake_is_told_at_once() {
     let mut settings = settings(

@@ -24,6 +24,7 @@ fn timed(text: &str, limit: Duration) -> Request<lockstep_proto::filesync::v1::G
 }
 
 /// A deadline travels along, each hop keeps a reserve, and the first caller hears DEADLINE_EXCEEDED with its reason.
+/// H9: the hop that runs out of time answers.
 #[tokio::test]
 async fn a_deadline_is_forwarded_over_two_hops() {
     let pki = Pki::new();
