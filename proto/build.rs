@@ -24,8 +24,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn prost_types_set(compiler: &protox::Compiler) -> Result<tonic_prost_build::FileDescriptorSet, Box<dyn Error>> {
-    Ok(tonic_prost_build::FileDescriptorSet::decode(compiler.file_descriptor_set().encode_to_vec().as_slice())?)
+fn prost_types_set(
+    compiler: &protox::Compiler,
+) -> Result<tonic_prost_build::FileDescriptorSet, Box<dyn Error>> {
+    Ok(tonic_prost_build::FileDescriptorSet::decode(
+        compiler.file_descriptor_set().encode_to_vec().as_slice(),
+    )?)
 }
 
 fn collect(directory: PathBuf, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>> {

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use lockstep_model::{Digest, Reason};
 use lockstep_proto::{
     filesync::v1::{
-        ContentRange, DeleteFileRequest, Digests, ListFilesRequest, LocateContentRequest, NewFile, ReadContentRequest,
-        ReconcileRequest, RegisterFileRequest, RegisterFilesRequest, WatchReplicasRequest, WriteUploadRequest,
-        new_file::Source, read_content_response::Part,
+        ContentRange, DeleteFileRequest, Digests, ListFilesRequest, LocateContentRequest, NewFile,
+        ReadContentRequest, ReconcileRequest, RegisterFileRequest, RegisterFilesRequest,
+        WatchReplicasRequest, WriteUploadRequest, new_file::Source, read_content_response::Part,
     },
     gateway::v1::{ListRowsRequest, ListServersRequest, WatchRowsRequest},
 };
@@ -62,7 +62,10 @@ impl Bench {
         let id = uuid();
         let parts = vec![header(&id, content.len(), 0), chunk(0, content)];
         let answer = self.caller.upload("s1", parts).await.expect("uploaded");
-        assert_eq!((answer.committed_bytes, answer.digest), (content.len() as i64, Digest::of(content).to_string()));
+        assert_eq!(
+            (answer.committed_bytes, answer.digest),
+            (content.len() as i64, Digest::of(content).to_string())
+        );
         self.resumable.insert(id.clone());
         id
     }
@@ -144,8 +147,14 @@ async fn uploads(bench: &mut Bench) {
     // What is wrong with the header is told together.
     let refusal = bench.refuses("header", send(vec![header("X", 4, 0)]).await, Reason::FieldViolation).await;
     refusal.blames(&["header.upload_id"]);
-    let negative = lockstep_proto::filesync::v1::UploadHeader { upload_id: String::new(), size_bytes: -1, offset_bytes: -1 };
-    let negative = WriteUploadRequest { part: Some(lockstep_proto::filesync::v1::write_upload_request::Part::Header(negative)) };
+    let negative = lockstep_proto::filesync::v1::UploadHeader {
+        upload_id: String::new(),
+        size_bytes: -1,
+        offset_bytes: -1,
+    };
+    let negative = WriteUploadRequest {
+        part: Some(lockstep_proto::filesync::v1::write_upload_request::Part::Header(negative)),
+    };
     let refusal = bench.refuses("header", send(vec![negative]).await, Reason::FieldViolation).await;
     let fields: BTreeSet<String> = refusal.fields().into_iter().map(|(field, _)| field).collect();
     let expected = ["header.offset_bytes", "header.size_bytes", "header.upload_id"].map(str::to_owned);
@@ -200,7 +209,10 @@ async fn uploads(bench: &mut Bench) {
     let answer = other.register_as("s1", &uuid(), from_upload("upload", &id)).await;
     bench.refuses("somebody else's upload, used", answer, Reason::UploadNotFound).await;
     let answer = bench.register(from_upload("upload", &uuid())).await;
-    bench.refuses("an unknown upload", answer, Reason::UploadNotFound).await.with(&["upload_id", "server_id"]);
+    bench
+        .refuses("an unknown upload", answer, Reason::UploadNotFound)
+        .await
+        .with(&["upload_id", "server_id"]);
     let answer = bench.register_all(vec![from_upload("a", &id), from_upload("b", &id)]).await;
     bench.refuses("an upload for two files", answer, Reason::UploadNotFound).await;
 
@@ -250,7 +262,10 @@ async fn requests(bench: &mut Bench) {
     let long = "x".repeat(129);
     for id in ["", &long, "a\nb", "ü"] {
         let answer = register(Some(new_file("id", b"x")), id).await;
-        bench.refuses(&format!("request id {id:?}"), answer, Reason::FieldViolation).await.blames(&["request_id"]);
+        bench
+            .refuses(&format!("request id {id:?}"), answer, Reason::FieldViolation)
+            .await
+            .blames(&["request_id"]);
     }
     let answer = register(None, "").await;
     bench.refuses("an empty request", answer, Reason::FieldViolation).await.blames(&["file", "request_id"]);
@@ -262,7 +277,9 @@ async fn requests(bench: &mut Bench) {
     let id = uuid();
     let file = caller.register_as("s1", &id, new_file("once", b"one")).await.expect("registered");
     bench.settle().await;
-    for (what, other) in [("other content", new_file("once", b"two")), ("another path", new_file("twice", b"one"))] {
+    for (what, other) in
+        [("other content", new_file("once", b"two")), ("another path", new_file("twice", b"one"))]
+    {
         let answer = register(Some(other), &id).await;
         bench.refuses(what, answer, Reason::RequestIdReused).await.with(&["request_id"]).says(&[&id]);
     }
@@ -287,7 +304,9 @@ async fn taken_paths(bench: &mut Bench) {
         assert_eq!(told, [file.revision.to_string(), file.digest.clone(), "s1".to_owned()]);
         assert_eq!(refusal.resource(), "taken/x");
     }
-    for (path, other) in [("taken/X", "taken/x"), ("TAKEN/y", "taken"), ("taken", "taken"), ("taken/x/y", "taken/x")] {
+    for (path, other) in
+        [("taken/X", "taken/x"), ("TAKEN/y", "taken"), ("taken", "taken"), ("taken/x/y", "taken/x")]
+    {
         let answer = bench.register(new_file(path, b"x")).await;
         let refusal = bench.refuses("a clash", answer, Reason::PathConflict).await;
         assert_eq!((refusal.value("path"), refusal.value("other_path")), (path, other));
@@ -302,7 +321,14 @@ async fn taken_paths(bench: &mut Bench) {
     symlink(&outside, transfer.join("loose/link")).expect("linked");
     symlink("nowhere", transfer.join("loose/dangling")).expect("linked");
     bench.settle().await;
-    for path in ["loose/file", "loose/directory", "loose/link", "loose/dangling", "loose/file/below", "loose/link/below"] {
+    for path in [
+        "loose/file",
+        "loose/directory",
+        "loose/link",
+        "loose/dangling",
+        "loose/file/below",
+        "loose/link/below",
+    ] {
         let answer = bench.register(new_file(path, b"x")).await;
         let refusal = bench.refuses(path, answer, Reason::LooseFileExists).await;
         refusal.with(&["path"]).says(&["s1", "loose/"]);
@@ -311,7 +337,10 @@ async fn taken_paths(bench: &mut Bench) {
         bench.refuses(path, answer, Reason::LooseFileExists).await;
         // The name was not taken either, and the upload is not lost.
         refused(path, bench.caller.get(path).await, Reason::FileNotFound);
-        bench.register(from_upload(&format!("not {}", path.replace('/', " ")), &upload)).await.expect("registered");
+        bench
+            .register(from_upload(&format!("not {}", path.replace('/', " ")), &upload))
+            .await
+            .expect("registered");
         bench.settle().await;
     }
     assert_eq!(std::fs::read(transfer.join("loose/file")).expect("there"), b"somebody's");
@@ -356,7 +385,9 @@ async fn listings(bench: &mut Bench) {
     assert!(!page.next_page_token.is_empty());
     let rows = ListRowsRequest { path_prefix: "batch/".to_owned(), page_size: 2, page_token: String::new() };
     let rows_page = matrix.list_rows(rows.clone()).await.expect("lists").into_inner();
-    for token in ["x", "00", "é", &"00".repeat(10_000), &page.next_page_token[1..], &rows_page.next_page_token] {
+    for token in
+        ["x", "00", "é", &"00".repeat(10_000), &page.next_page_token[1..], &rows_page.next_page_token]
+    {
         let answer = files.list_files(list("batch/", 2, token)).await;
         bench.refuses("a token of nothing", answer, Reason::PageTokenInvalid).await;
     }
@@ -365,13 +396,20 @@ async fn listings(bench: &mut Bench) {
     let answer = files.list_files(list("batch/", -1, "")).await;
     bench.refuses("a negative page", answer, Reason::FieldViolation).await.blames(&["page_size"]);
 
-    let answer = matrix.list_rows(ListRowsRequest { page_token: page.next_page_token.clone(), ..rows.clone() }).await;
+    let answer =
+        matrix.list_rows(ListRowsRequest { page_token: page.next_page_token.clone(), ..rows.clone() }).await;
     bench.refuses("a token of another call", answer, Reason::PageTokenInvalid).await;
     let answer = matrix.list_rows(ListRowsRequest { page_size: -1, ..rows.clone() }).await;
     bench.refuses("a negative page", answer, Reason::FieldViolation).await.blames(&["page_size"]);
-    let other = ListRowsRequest { path_prefix: String::new(), page_token: rows_page.next_page_token.clone(), ..rows };
-    bench.refuses("a token of another listing", matrix.list_rows(other).await, Reason::PageTokenInvalid).await;
-    let servers = |page_size: i32, page_token: &str| ListServersRequest { page_size, page_token: page_token.to_owned() };
+    let other =
+        ListRowsRequest { path_prefix: String::new(), page_token: rows_page.next_page_token.clone(), ..rows };
+    bench
+        .refuses("a token of another listing", matrix.list_rows(other).await, Reason::PageTokenInvalid)
+        .await;
+    let servers = |page_size: i32, page_token: &str| ListServersRequest {
+        page_size,
+        page_token: page_token.to_owned(),
+    };
     let answer = matrix.list_servers(servers(-7, "")).await;
     bench.refuses("a negative page", answer, Reason::FieldViolation).await.blames(&["page_size"]);
     let answer = matrix.list_servers(servers(0, &rows_page.next_page_token)).await;
@@ -384,7 +422,8 @@ async fn listings(bench: &mut Bench) {
     }
     // A server's report has no gap to fear: with any token that it does not know it begins with everything.
     let request = WatchReplicasRequest { resume_token: "x 1".to_owned() };
-    let mut replicas = caller.replicas().watch_replicas(on("s1", request)).await.expect("watches").into_inner();
+    let mut replicas =
+        caller.replicas().watch_replicas(on("s1", request)).await.expect("watches").into_inner();
     assert!(replicas.message().await.expect("a message").expect("a message").snapshot);
 }
 
@@ -408,7 +447,8 @@ async fn routes(bench: &mut Bench) {
         "x/y",
     ] {
         for (at, caller) in [("the gateway", &caller), ("s1", &direct)] {
-            let answer = call(&caller.channel, method, &[("lockstep-server", "s1")], vec![Bytes::new()]).await;
+            let answer =
+                call(&caller.channel, method, &[("lockstep-server", "s1")], vec![Bytes::new()]).await;
             bench.refuses(&format!("{method} at {at}"), answer, Reason::Unimplemented).await;
         }
     }
@@ -426,9 +466,11 @@ async fn contents(bench: &mut Bench) {
         let answer = peer.contents().locate_content(LocateContentRequest { digests }).await;
         bench.refuses(what, answer, Reason::FieldViolation).await.blames(&[blamed]);
     }
-    let located = peer.contents().locate_content(LocateContentRequest { digests: vec![absent.clone()] }).await;
+    let located =
+        peer.contents().locate_content(LocateContentRequest { digests: vec![absent.clone()] }).await;
     assert!(located.expect("answered").into_inner().held_digests.is_empty());
-    let range = |digest: &str, offset_bytes| ContentRange { digest: digest.to_owned(), offset_bytes, end_bytes: 0 };
+    let range =
+        |digest: &str, offset_bytes| ContentRange { digest: digest.to_owned(), offset_bytes, end_bytes: 0 };
     for (what, ranges, blamed) in [
         ("none", vec![], "ranges"),
         ("too many", vec![range(&absent, 0); 1_001], "ranges"),
@@ -436,19 +478,27 @@ async fn contents(bench: &mut Bench) {
         ("negative", vec![range(&absent, -1)], "ranges[0].offset_bytes"),
         ("no multiple of 1 MiB", vec![range(&absent, 1)], "ranges[0].offset_bytes"),
         ("negative", vec![ContentRange { end_bytes: -1, ..range(&absent, 0) }], "ranges[0].end_bytes"),
-        ("no multiple of 1 MiB", vec![ContentRange { end_bytes: 1, ..range(&absent, 0) }], "ranges[0].end_bytes"),
+        (
+            "no multiple of 1 MiB",
+            vec![ContentRange { end_bytes: 1, ..range(&absent, 0) }],
+            "ranges[0].end_bytes",
+        ),
     ] {
         let answer = peer.contents().read_content(ReadContentRequest { ranges }).await.map(drop);
         bench.refuses(what, answer, Reason::FieldViolation).await.blames(&[blamed]);
     }
     let request = ReadContentRequest { ranges: vec![range(&absent, 0)] };
     let mut answers = peer.contents().read_content(request).await.expect("answered").into_inner();
-    let Some(Part::Failure(told)) = answers.message().await.expect("a message").and_then(|message| message.part) else {
+    let Some(Part::Failure(told)) =
+        answers.message().await.expect("a message").and_then(|message| message.part)
+    else {
         panic!("a failure was expected")
     };
     let failure = told.failure.expect("a failure");
     assert_eq!((told.digest, failure.reason.as_str()), (absent.clone(), Reason::ContentNotFound.as_str()));
-    assert!(failure.message.contains(&absent) && failure.message.contains("s1") && !failure.advice.is_empty());
+    assert!(
+        failure.message.contains(&absent) && failure.message.contains("s1") && !failure.advice.is_empty()
+    );
 
     let gateway = bench.mesh.caller_at("s1", &lockstep_model::Identity::Service("gateway"));
     for (what, ids) in [("17 holders", vec!["s2".to_owned(); 17]), ("no server", vec!["../s2".to_owned()])] {
@@ -470,7 +520,8 @@ async fn bytes_that_are_no_call(bench: &mut Bench) {
     for (at, port) in ports {
         let mut wire = Wire::connect(stranger.clone(), port).await.expect("connected");
         let mut post = async |path: &str, headers: &[(&str, &str)], body: Bytes| {
-            let headers: Vec<_> = [("lockstep-server", "s1")].into_iter().chain(headers.iter().copied()).collect();
+            let headers: Vec<_> =
+                [("lockstep-server", "s1")].into_iter().chain(headers.iter().copied()).collect();
             wire.post(path, &headers, body).await.expect("an answer").result()
         };
         let answer = post(register, &[], framed(&large.encode_to_vec())).await;

@@ -99,7 +99,12 @@ impl Wire {
     }
 
     /// Posts `body`, which is not framed here, and reads the whole answer: its body, or its status.
-    pub(crate) async fn post(&mut self, path: &str, headers: &[(&str, &str)], body: Bytes) -> io::Result<Answer> {
+    pub(crate) async fn post(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> io::Result<Answer> {
         let mut request = http::Request::post(format!("https://127.0.0.1{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
@@ -213,7 +218,12 @@ impl ServerCertVerifier for BelievesAll {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            cert,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -222,7 +232,12 @@ impl ServerCertVerifier for BelievesAll {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

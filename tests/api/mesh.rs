@@ -10,23 +10,30 @@ use std::{
 
 use bytes::Bytes;
 use lockstep_chassis::{
-    Channel, Channels, Drain, Health, Lane, Process, SERVER_KEY, StartError, TlsDial, TlsIdentity, TlsIncoming,
-    pki::DevelopmentCa,
+    Channel, Channels, Drain, Health, Lane, Process, SERVER_KEY, StartError, TlsDial, TlsIdentity,
+    TlsIncoming, pki::DevelopmentCa,
 };
 use lockstep_model::{
-    Identity, Position, Role,
+    Identity, Position, Revision, Role, ServerId,
     record::{OperatorRecord, operator_key},
 };
 use lockstep_proto::{
     filesync::v1::{
-        File, NewFile, RegisterFileRequest, UploadChunk, UploadHeader, WriteUploadRequest, WriteUploadResponse,
-        content_service_client::ContentServiceClient, file_service_client::FileServiceClient,
-        new_file::Source, replica_service_client::ReplicaServiceClient,
-        upload_service_client::UploadServiceClient, write_upload_request::Part,
+        File, NewFile, RegisterFileRequest, UploadChunk, UploadHeader, WriteUploadRequest,
+        WriteUploadResponse, content_service_client::ContentServiceClient,
+        file_service_client::FileServiceClient, new_file::Source,
+        replica_service_client::ReplicaServiceClient, upload_service_client::UploadServiceClient,
+        write_upload_request::Part,
     },
-    gateway::v1::{ListRowsRequest, ListServersRequest, Row, cell, matrix_service_client::MatrixServiceClient, server_summary},
+    gateway::v1::{
+        ListRowsRequest, ListServersRequest, Row, cell, matrix_service_client::MatrixServiceClient,
+        server_summary,
+    },
 };
-use lockstep_registry::{Commit, Registry as _, SqliteRegistry};
+use lockstep_registry::{
+    Changes, Commit, Committed, ListQuery, Listing, Note, Record, Registry as _, RegistryError,
+    Request as RegistryRequest, SqliteRegistry,
+};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Request, Response, Status};
@@ -63,7 +70,12 @@ pub(crate) struct Options {
 impl Default for Options {
     /// The cycle is so long that nothing waits for it.
     fn default() -> Self {
-        Self { cycle: Duration::from_secs(3_600), reserve_bytes: 1 << 20, mode: "distributed", version: "12.04.100" }
+        Self {
+            cycle: Duration::from_secs(3_600),
+            reserve_bytes: 1 << 20,
+            mode: "distributed",
+            version: "12.04.100",
+        }
     }
 }
 
@@ -117,7 +129,8 @@ impl Mesh {
     pub(crate) async fn with(options: Vec<Options>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let ca = DevelopmentCa::open_or_create(&directory.path().join("pki"), DOMAIN).expect("a CA");
-        let registry = SqliteRegistry::open(&directory.path().join("registry/registry.sqlite")).expect("opens");
+        let registry =
+            SqliteRegistry::open(&directory.path().join("registry/registry.sqlite")).expect("opens");
         let mut puts = Vec::new();
         for (name, role) in OPERATORS {
             puts.push((operator_key(name), serde_json::to_string(&OperatorRecord { role }).expect("JSON")));
@@ -177,9 +190,10 @@ impl Mesh {
         TlsIdentity::load(&cert, &key, &self.path("pki/ca.pem"), DOMAIN).expect("usable")
     }
 
-    async fn process(&self, identity: Identity, conditions: &[&'static str]) -> Process {
+    async fn process(&self, identity: Identity, conditions: &[&'static str], port: u16) -> Process {
         let (drain, tls) = (Drain::new(), self.tls(&identity));
-        let incoming = TlsIncoming::bind("127.0.0.1:0", tls.clone(), &drain).await.expect("a free port");
+        let address = format!("127.0.0.1:{port}");
+        let incoming = TlsIncoming::bind(&address, tls.clone(), &drain).await.expect("a free port");
         Process {
             service: identity.service().expect("a service"),
             identity,
@@ -195,7 +209,9 @@ impl Mesh {
     /// Starts a server, or starts it again on the directories that it left.
     pub(crate) async fn start(&mut self, server: &str, options: Options) {
         self.options.insert(server.to_owned(), options.clone());
-        let process = self.process(of_server(server, "filesync"), &["registry", "store"]).await;
+        // A server keeps its address: others look for it there.
+        let port = self.servers.get(server).map_or(0, |before| before.port);
+        let process = self.process(of_server(server, "filesync"), &["registry", "store"], port).await;
         fs::create_dir_all(self.path(&format!("{server}/state"))).expect("a directory");
         fs::create_dir_all(self.root(server)).expect("a directory");
         let config = filesync::Config {
@@ -226,7 +242,8 @@ impl Mesh {
     }
 
     pub(crate) async fn start_gateway(&mut self) {
-        let process = self.process(Identity::Service("gateway"), &["registry"]).await;
+        let port = self.gateway.as_ref().map_or(0, |before| before.port);
+        let process = self.process(Identity::Service("gateway"), &["registry"], port).await;
         let config = gateway::Config {
             registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
             catalog: gateway::config::Uris::default(),
@@ -235,6 +252,23 @@ impl Mesh {
         let running = keep(&process);
         let work = gateway::run(config, process);
         run(&running.drain, work);
+        self.gateway = Some(running);
+    }
+
+    /// A gateway whose registry does not answer.
+    pub(crate) async fn start_gateway_without_registry(&mut self) {
+        let port = self.gateway.as_ref().map_or(0, |before| before.port);
+        let process = self.process(Identity::Service("gateway"), &["registry"], port).await;
+        let running = keep(&process);
+        let parts = gateway::Parts {
+            registry: Silent,
+            channels: process.channels,
+            backends: gateway::proxy::Backends::default(),
+            health: process.health,
+            drain: process.drain,
+            entropy: lockstep_model::clock::SystemEntropy,
+        };
+        run(&running.drain, gateway::serve(parts, process.incoming));
         self.gateway = Some(running);
     }
 
@@ -253,7 +287,8 @@ impl Mesh {
                 known.is_some_and(|known| {
                     let state = known.state();
                     known.filesync_uri == running.uri()
-                        && (state == server_summary::State::Ready || state == server_summary::State::NotEligible)
+                        && (state == server_summary::State::Ready
+                            || state == server_summary::State::NotEligible)
                 })
             })
         };
@@ -293,23 +328,90 @@ impl Mesh {
         let published = of_all(&|id| tree(&self.transfer(id)));
         let staged = of_all(&|id| tree(&self.root(id).join(".lockstep/staging")));
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        let staged = staged.into_iter().map(|(id, list)| (id, list.into_iter().map(text).collect())).collect();
+        let staged =
+            staged.into_iter().map(|(id, list)| (id, list.into_iter().map(text).collect())).collect();
         Footprint { head, published, staged }
     }
 
     /// The row of a file, as the matrix has it now.
     pub(crate) async fn row(&self, path: &str) -> Option<Row> {
         let request = ListRowsRequest { path_prefix: path.to_owned(), ..ListRowsRequest::default() };
-        let rows = self.operator("viewer").matrix().list_rows(request).await.expect("lists").into_inner().rows;
+        let rows =
+            self.operator("viewer").matrix().list_rows(request).await.expect("lists").into_inner().rows;
         rows.into_iter().find(|row| row.path == path)
     }
 
     /// Waits until every server that runs holds the file.
     pub(crate) async fn in_sync(&self, path: &str) {
         eventually(&format!("{path} is in sync"), async || {
-            self.row(path).await.is_some_and(|row| row.cells.iter().all(|cell| cell.state() == cell::State::InSync))
+            self.row(path)
+                .await
+                .is_some_and(|row| row.cells.iter().all(|cell| cell.state() == cell::State::InSync))
         })
         .await;
+    }
+}
+
+/// A registry that does not answer.
+#[derive(Clone, Copy, Debug)]
+struct Silent;
+
+/// What it does not answer.
+async fn unavailable<T>() -> Result<T, RegistryError> {
+    Err(RegistryError::Unavailable { cause: "on purpose".to_owned() })
+}
+
+impl lockstep_registry::Registry for Silent {
+    async fn head(&self) -> Result<Position, RegistryError> {
+        unavailable().await
+    }
+
+    async fn get(&self, _: Vec<String>) -> Result<Vec<Option<Record>>, RegistryError> {
+        unavailable().await
+    }
+
+    async fn get_latest(&self, _: Vec<String>) -> Result<Vec<Option<Record>>, RegistryError> {
+        unavailable().await
+    }
+
+    async fn list(&self, _: ListQuery) -> Result<Listing, RegistryError> {
+        unavailable().await
+    }
+
+    async fn commit(&self, _: Commit) -> Result<Committed, RegistryError> {
+        unavailable().await
+    }
+
+    async fn find_request(&self, _: RegistryRequest) -> Result<Option<Revision>, RegistryError> {
+        unavailable().await
+    }
+
+    async fn transaction(&self, _: Revision) -> Result<Vec<Record>, RegistryError> {
+        unavailable().await
+    }
+
+    async fn changes(&self, _: Position, _: String, _: usize) -> Result<Changes, RegistryError> {
+        unavailable().await
+    }
+
+    async fn wait_past(&self, _: Revision) -> Result<Position, RegistryError> {
+        unavailable().await
+    }
+
+    async fn put_note(&self, _: String, _: String) -> Result<(), RegistryError> {
+        unavailable().await
+    }
+
+    async fn notes(&self, _: String) -> Result<Vec<Note>, RegistryError> {
+        unavailable().await
+    }
+
+    async fn acknowledge(&self, _: ServerId, _: Position) -> Result<(), RegistryError> {
+        unavailable().await
+    }
+
+    async fn compact(&self, _: Revision) -> Result<Revision, RegistryError> {
+        unavailable().await
     }
 }
 

@@ -34,7 +34,10 @@ fn on_disk(mesh: &Mesh, server: &str, name: &[u8]) -> io::Result<Vec<u8>> {
 async fn is_stored_exactly(mesh: &Mesh, caller: &Caller, case: &Case) {
     let text = case.text().expect("stored names are text");
     let content = format!("content of {}", case.line);
-    let file = caller.register("s1", text, content.as_bytes()).await.unwrap_or_else(|told| panic!("{case}: {told:?}"));
+    let file = caller
+        .register("s1", text, content.as_bytes())
+        .await
+        .unwrap_or_else(|told| panic!("{case}: {told:?}"));
     assert_eq!(file.path, text, "{case}");
     let found = on_disk(mesh, "s1", &case.name).unwrap_or_else(|error| panic!("{case}: {error}"));
     assert_eq!(found, content.as_bytes(), "{case}");
@@ -81,7 +84,13 @@ async fn is_no_text(caller: &Caller, case: &Case) {
     // The first field of the first field, or the first field.
     let (register, alone) = (named(&named(&case.name)), named(&case.name));
     for (method, message) in [("RegisterFile", register), ("GetFile", alone.clone()), ("DeleteFile", alone)] {
-        let answer = call(&caller.channel, &format!("{FILES}/{method}"), &[(SERVER_KEY, "s1")], vec![Bytes::from(message)]).await;
+        let answer = call(
+            &caller.channel,
+            &format!("{FILES}/{method}"),
+            &[(SERVER_KEY, "s1")],
+            vec![Bytes::from(message)],
+        )
+        .await;
         refused(&format!("{method} {case}"), answer, Reason::FieldViolation).says(&["cannot be decoded"]);
     }
 }
@@ -92,7 +101,9 @@ async fn hostile_names_have_their_outcome() {
     let mesh = Mesh::new(2).await;
     let caller = mesh.operator("publisher");
     let outside = mesh.root("s1");
-    let listing = || std::fs::read_dir(&outside).expect("a directory").flatten().map(|e| e.file_name()).collect::<Vec<_>>();
+    let listing = || {
+        std::fs::read_dir(&outside).expect("a directory").flatten().map(|e| e.file_name()).collect::<Vec<_>>()
+    };
     let before = (mesh.footprint().await, listing());
     let (stored, others): (Vec<Case>, Vec<Case>) =
         names::table().into_iter().partition(|case| case.outcome == Outcome::Stored);
@@ -127,10 +138,12 @@ async fn clashing_names_have_one_winner() {
         let mut there = Vec::new();
         match (pair.clash, first, second) {
             (false, first, second) => {
-                there.extend([first, second].map(|one| one.unwrap_or_else(|told| panic!("{pair}: {told:?}"))));
+                there
+                    .extend([first, second].map(|one| one.unwrap_or_else(|told| panic!("{pair}: {told:?}"))));
             }
             (true, Ok(winner), loser) | (true, loser, Ok(winner)) => {
-                let refusal = refused(&pair.to_string(), loser, Reason::PathConflict).with(&["path", "other_path"]);
+                let refusal =
+                    refused(&pair.to_string(), loser, Reason::PathConflict).with(&["path", "other_path"]);
                 let other = refusal.value("other_path").to_owned();
                 let is_of_winner = winner.path == other || winner.path.starts_with(&format!("{other}/"));
                 assert!(is_of_winner, "{pair}: {other:?} is not of {:?}", winner.path);
@@ -140,10 +153,14 @@ async fn clashing_names_have_one_winner() {
             (true, first, second) => panic!("{pair}: both were refused: {first:?} {second:?}"),
         }
         for file in &there {
-            caller.delete("s1", &file.path, file.revision).await.unwrap_or_else(|told| panic!("{pair}: {told:?}"));
+            caller
+                .delete("s1", &file.path, file.revision)
+                .await
+                .unwrap_or_else(|told| panic!("{pair}: {told:?}"));
         }
         if let [winner] = there.as_slice() {
-            let (server, loser) = if winner.path == pair.first { ("s2", &pair.second) } else { ("s1", &pair.first) };
+            let (server, loser) =
+                if winner.path == pair.first { ("s2", &pair.second) } else { ("s1", &pair.first) };
             let file = caller.register(server, loser, uuid().as_bytes()).await;
             let file = file.unwrap_or_else(|told| panic!("{pair}: the name is free now: {told:?}"));
             caller.delete(server, loser, file.revision).await.expect("deleted");

@@ -27,34 +27,46 @@ pub(crate) fn refused<T: std::fmt::Debug>(what: &str, answer: Result<T, Status>,
         Err(told) => told,
     };
     let details = told.get_error_details();
-    let info = details.error_info().unwrap_or_else(|| panic!("{what}: expected {reason}, no ErrorInfo in {told:?}"));
+    let info =
+        details.error_info().unwrap_or_else(|| panic!("{what}: expected {reason}, no ErrorInfo in {told:?}"));
     assert_eq!(info.reason, reason.as_str(), "{what}: {told:?}");
     assert_eq!(told.code(), status::code(reason.kind()), "{what}: {told:?}");
     assert_eq!(info.domain, "lockstep", "{what}: {told:?}");
     let metadata: BTreeMap<String, String> = info.metadata.clone().into_iter().collect();
     assert_eq!(metadata.get("advice").map(String::as_str), Some(reason.advice()), "{what}: {told:?}");
     let message = told.message().to_owned();
-    assert!(message.len() >= 8 && (!message.ends_with('.') || message.ends_with("..")), "{what}: no sentence: {message:?}");
+    assert!(
+        message.len() >= 8 && (!message.ends_with('.') || message.ends_with("..")),
+        "{what}: no sentence: {message:?}"
+    );
 
-    let violations = details.bad_request().map(|request| request.field_violations.clone()).unwrap_or_default();
+    let violations =
+        details.bad_request().map(|request| request.field_violations.clone()).unwrap_or_default();
     if matches!(reason, Reason::FieldViolation | Reason::PathInvalid) {
         assert!(!violations.is_empty(), "{what}: no BadRequest in {told:?}");
         assert!(violations.iter().all(|violation| !violation.description.is_empty()), "{what}: {told:?}");
     }
     if matches!(reason.kind(), Kind::NotFound | Kind::Exists) {
-        let resource = details.resource_info().unwrap_or_else(|| panic!("{what}: no ResourceInfo in {told:?}"));
+        let resource =
+            details.resource_info().unwrap_or_else(|| panic!("{what}: no ResourceInfo in {told:?}"));
         assert!(!resource.resource_type.is_empty() && !resource.resource_name.is_empty(), "{what}: {told:?}");
     }
     if reason.kind() == Kind::State {
         assert!(details.precondition_failure().is_some(), "{what}: no PreconditionFailure in {told:?}");
     }
-    if matches!(reason, Reason::DiskFull | Reason::Overloaded | Reason::RegistryUnavailable | Reason::StoreReadOnly) {
+    if matches!(
+        reason,
+        Reason::DiskFull | Reason::Overloaded | Reason::RegistryUnavailable | Reason::StoreReadOnly
+    ) {
         let wait = details.retry_info().and_then(|info| info.retry_delay);
         assert!(wait.is_some(), "{what}: no RetryInfo in {told:?}");
     }
     assert!(details.debug_info().is_none(), "{what}: {told:?}");
     for (key, value) in metadata.iter().filter(|(key, _)| !BESIDE_THE_TEXT.contains(&key.as_str())) {
-        assert!(message.contains(value.as_str()), "{what}: the text does not show {key} = {value}: {message:?}");
+        assert!(
+            message.contains(value.as_str()),
+            "{what}: the text does not show {key} = {value}: {message:?}"
+        );
     }
     Refusal { what: what.to_owned(), message, metadata, details }
 }
@@ -64,7 +76,8 @@ impl Refusal {
     #[track_caller]
     pub(crate) fn with(self, keys: &[&str]) -> Self {
         for key in keys {
-            let value = self.metadata.get(*key).unwrap_or_else(|| panic!("{}: no {key} in {self:?}", self.what));
+            let value =
+                self.metadata.get(*key).unwrap_or_else(|| panic!("{}: no {key} in {self:?}", self.what));
             assert!(!value.is_empty(), "{}: {key} is empty in {self:?}", self.what);
         }
         self

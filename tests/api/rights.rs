@@ -86,11 +86,18 @@ fn rpcs() -> Vec<Rpc> {
             name: format!("{}/{}", method.parent_service().full_name(), method.name()),
             open: false,
             role: rights.get_field_by_name("role").and_then(|role| role.as_enum_number()).expect("a number"),
-            services: list.as_list().expect("a list").iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            services: list
+                .as_list()
+                .expect("a list")
+                .iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect(),
             changes: level != Some(1),
         }
     };
-    let mut rpcs: Vec<Rpc> = ours.services().flat_map(|service| service.methods().collect::<Vec<_>>()).map(read).collect();
+    let mut rpcs: Vec<Rpc> =
+        ours.services().flat_map(|service| service.methods().collect::<Vec<_>>()).map(read).collect();
     let foreign = ["grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch"].into_iter().chain([
         "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -135,7 +142,9 @@ fn effective(rpc: &Rpc, existing: &filesync::File) -> Vec<Bytes> {
             vec![bytes(&filesync::ReadContentRequest { ranges: vec![range] })]
         }
         // What lists or watches everything when it is asked nothing; a round changes what is held, which is seen too.
-        "ListFiles" | "Reconcile" | "WatchReplicas" | "ListRows" | "WatchRows" | "ListServers" => vec![Bytes::new()],
+        "ListFiles" | "Reconcile" | "WatchReplicas" | "ListRows" | "WatchRows" | "ListServers" => {
+            vec![Bytes::new()]
+        }
         "Check" | "Watch" | "ServerReflectionInfo" => vec![Bytes::new()],
         other => panic!("{other} is new: say with which messages it does something"),
     }
@@ -160,7 +169,8 @@ fn outcome(answer: &Result<Bytes, Status>) -> Outcome {
 
 /// Everybody with a good certificate.
 fn identities() -> Vec<Identity> {
-    let mut all: Vec<Identity> = ["gateway", "catalog", "resolver"].into_iter().map(Identity::Service).collect();
+    let mut all: Vec<Identity> =
+        ["gateway", "catalog", "resolver"].into_iter().map(Identity::Service).collect();
     for server in ["s1", "s2", "s9"] {
         all.extend(["filesync", "timeguard"].map(|service| of_server(server, service)));
     }
@@ -176,17 +186,28 @@ struct Bench {
 
 impl Bench {
     /// Calls with and without effect, as far as the identity may, and compares what it got.
-    async fn check(&mut self, at: &str, caller: &Caller, identity: &Identity, rpc: &Rpc, extra: &[(&'static str, &str)]) {
+    async fn check(
+        &mut self,
+        at: &str,
+        caller: &Caller,
+        identity: &Identity,
+        rpc: &Rpc,
+        extra: &[(&'static str, &str)],
+    ) {
         let expected = rpc.outcome(identity);
         let messages = match expected {
             Outcome::Allowed if rpc.changes => empty(),
             _ => effective(rpc, &self.existing),
         };
         let metadata: Vec<_> = [(SERVER_KEY, "s1")].into_iter().chain(extra.iter().copied()).collect();
-        let answer = timeout(SOON, call(&caller.channel, &rpc.name, &metadata, messages)).await.expect("an answer");
+        let answer =
+            timeout(SOON, call(&caller.channel, &rpc.name, &metadata, messages)).await.expect("an answer");
         let found = outcome(&answer);
         if found != expected {
-            self.failed.push(format!("{} by {identity} at {at} {extra:?}: {found:?}, not {expected:?}: {answer:?}", rpc.name));
+            self.failed.push(format!(
+                "{} by {identity} at {at} {extra:?}: {found:?}, not {expected:?}: {answer:?}",
+                rpc.name
+            ));
         }
     }
 
@@ -200,7 +221,8 @@ impl Bench {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_rpc_checks_every_identity() {
     let mesh = Mesh::new(2).await;
-    let existing = mesh.operator("local").register("s1", "right/existing", b"wanted").await.expect("registered");
+    let existing =
+        mesh.operator("local").register("s1", "right/existing", b"wanted").await.expect("registered");
     mesh.in_sync("right/existing").await;
     let before = mesh.footprint().await;
     let rpcs = rpcs();
@@ -230,7 +252,15 @@ async fn every_rpc_checks_every_identity() {
     let at_server = bench.mesh.caller_at("s1", &gateway);
     for identity in identities() {
         for rpc in rpcs.iter().filter(|rpc| rpc.service() == "filesync") {
-            bench.check("s1 for the gateway", &at_server, &identity, rpc, &[(PRINCIPAL_KEY, &identity.to_string())]).await;
+            bench
+                .check(
+                    "s1 for the gateway",
+                    &at_server,
+                    &identity,
+                    rpc,
+                    &[(PRINCIPAL_KEY, &identity.to_string())],
+                )
+                .await;
         }
     }
     for nonsense in ["", "operator/", "admin", "operator/local/x", "server/s1/gateway", "OPERATOR/local"] {
@@ -248,7 +278,8 @@ async fn every_rpc_checks_every_identity() {
     // The same messages do something for whoever has the right: the refusals above were about that alone.
     let admin = bench.mesh.operator("local");
     for rpc in rpcs.iter().filter(|rpc| rpc.changes) {
-        let answer = call(&admin.channel, &rpc.name, &[(SERVER_KEY, "s1")], effective(rpc, &bench.existing)).await;
+        let answer =
+            call(&admin.channel, &rpc.name, &[(SERVER_KEY, "s1")], effective(rpc, &bench.existing)).await;
         answer.unwrap_or_else(|told| panic!("{}: {told:?}", rpc.name));
     }
     assert_ne!(bench.mesh.footprint().await, before);
@@ -258,7 +289,8 @@ async fn every_rpc_checks_every_identity() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_get_no_answer_to_any_rpc() {
     let mesh = Mesh::new(1).await;
-    let existing = mesh.operator("local").register("s1", "right/existing", b"wanted").await.expect("registered");
+    let existing =
+        mesh.operator("local").register("s1", "right/existing", b"wanted").await.expect("registered");
     let before = mesh.footprint().await;
     let foreign = DevelopmentCa::open_or_create(&mesh.path("foreign"), crate::mesh::DOMAIN).expect("a CA");
     // The right CA for the wrong trust domain: it signs whatever it is asked to.
@@ -279,7 +311,8 @@ async fn strangers_get_no_answer_to_any_rpc() {
     for (name, stranger) in &strangers {
         for (at, port) in ports {
             for rpc in rpcs() {
-                let body: Vec<u8> = effective(&rpc, &existing).iter().flat_map(|message| framed(message)).collect();
+                let body: Vec<u8> =
+                    effective(&rpc, &existing).iter().flat_map(|message| framed(message)).collect();
                 let called = async {
                     let mut wire = Wire::connect(stranger.clone(), port).await?;
                     wire.post(&format!("/{}", rpc.name), &[(SERVER_KEY, "s1")], body.into()).await
@@ -297,7 +330,11 @@ async fn strangers_get_no_answer_to_any_rpc() {
     let request = gateway::ListServersRequest::default();
     for (at, port) in ports {
         let mut wire = Wire::connect(known.clone(), port).await.expect("connected");
-        let path = if at == "s1" { "/lockstep.filesync.v1.FileService/ListFiles" } else { "/lockstep.gateway.v1.MatrixService/ListServers" };
+        let path = if at == "s1" {
+            "/lockstep.filesync.v1.FileService/ListFiles"
+        } else {
+            "/lockstep.gateway.v1.MatrixService/ListServers"
+        };
         let answer = wire.post(path, &[], framed(&request.encode_to_vec())).await.expect("an answer");
         answer.result().expect("allowed");
     }

@@ -27,7 +27,8 @@ struct Installation {
 
 impl Installation {
     fn start(work: &Work) -> Result<Self> {
-        let program = env::var_os("LOCKSTEP_BIN").map_or_else(|| PathBuf::from("target/release/lockstep"), PathBuf::from);
+        let program = env::var_os("LOCKSTEP_BIN")
+            .map_or_else(|| PathBuf::from("target/release/lockstep"), PathBuf::from);
         let program = fs::canonicalize(&program).with_context(|| format!("{}", program.display()))?;
         let data = work.fresh("data")?;
         let log = fs::File::create(work.path("up.log"))?;

@@ -41,7 +41,11 @@ struct Daemon(Child);
 
 impl Daemon {
     fn start(command: &mut Command, port: u16) -> Result<Self> {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().with_context(|| format!("{command:?}"))?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("{command:?}"))?;
         let daemon = Self(child);
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -113,7 +117,17 @@ pub(crate) fn nginx(work: &Work, set: &Set, source: &Path) -> Result<Sample> {
     let home = work.fresh("nginx")?;
     let (key, certificate) = (home.join("tls.key"), home.join("tls.crt"));
     run(Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "30",
+        ])
         .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"])
         .arg("-keyout")
         .arg(&key)

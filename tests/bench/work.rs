@@ -1,8 +1,7 @@
 //! What is copied, and where.
 
 use std::{
-    env,
-    fmt,
+    env, fmt,
     fs::{self, File},
     io::{BufWriter, Write as _},
     path::{Path, PathBuf},

@@ -10,11 +10,15 @@ use lockstep_tests::harness::{Installation, Ledger, Monitor, Options, content};
 async fn a_server_that_was_away_catches_up() {
     let installation = Installation::start(Options::every("1h")).await;
     let client = installation.client("publisher");
-    let monitor = Monitor::start(&installation, |path| Some(blake3::hash(&content(path, 2_000)).to_hex().to_string()));
+    let monitor =
+        Monitor::start(&installation, |path| Some(blake3::hash(&content(path, 2_000)).to_hex().to_string()));
     let mut ledger = Ledger::default();
     let path = |number: usize| format!("away/{}/{number:03}.bin", number % 7);
     for number in 0..40 {
-        ledger.register(&client, "s1", &path(number), content(&path(number), 2_000)).await.expect("registered");
+        ledger
+            .register(&client, "s1", &path(number), content(&path(number), 2_000))
+            .await
+            .expect("registered");
     }
     installation.in_sync(&ledger, Duration::from_secs(30)).await;
 
@@ -22,7 +26,10 @@ async fn a_server_that_was_away_catches_up() {
     // 40 of the deleted files are on the disk of the server that is away, 10 it never had.
     for number in 40..140 {
         let server = if number % 2 == 0 { "s1" } else { "s2" };
-        ledger.register(&client, server, &path(number), content(&path(number), 2_000)).await.expect("registered");
+        ledger
+            .register(&client, server, &path(number), content(&path(number), 2_000))
+            .await
+            .expect("registered");
     }
     for number in 0..50 {
         monitor.going(&path(number));

@@ -38,7 +38,14 @@ async fn final_names_appear_by_rename_only() {
     let large = installation.directory().join("again.bin");
     write_large(&large, 140 << 20);
     let registered = {
-        let mut command = installation.command(&["file", "register", large.to_str().expect("UTF-8"), "again.bin", "--server", "s1"]);
+        let mut command = installation.command(&[
+            "file",
+            "register",
+            large.to_str().expect("UTF-8"),
+            "again.bin",
+            "--server",
+            "s1",
+        ]);
         tokio::task::spawn_blocking(move || command.output())
     };
     wait::until("s2 has begun to copy", ALL_MAX, || async {
@@ -49,7 +56,11 @@ async fn final_names_appear_by_rename_only() {
     installation.kill("s2.filesync").await;
     let output = registered.await.expect("no panic").expect("started");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let file = installation.client("viewer").files().get_file(lockstep_proto::filesync::v1::GetFileRequest { path: "again.bin".to_owned() }).await;
+    let file = installation
+        .client("viewer")
+        .files()
+        .get_file(lockstep_proto::filesync::v1::GetFileRequest { path: "again.bin".to_owned() })
+        .await;
     ledger.note(&file.expect("registered").into_inner().file.expect("the contract says so"));
     installation.in_sync(&ledger, ALL_MAX).await;
     ledger.check_disks(&installation);
@@ -94,7 +105,10 @@ async fn arrive(large_bytes: usize, files: usize) -> Installation {
         ledger.live().iter().map(|(path, entry)| (path.clone(), entry.digest.clone())).collect();
     assert!(listed == expected, "what is registered is not what was given");
     installation.in_sync(&ledger, ALL_MAX).await;
-    eprintln!("{large_bytes} bytes and {files} files: registered after {registered:?}, in sync after {:?}", begun.elapsed());
+    eprintln!(
+        "{large_bytes} bytes and {files} files: registered after {registered:?}, in sync after {:?}",
+        begun.elapsed()
+    );
     ledger.check_disks(&installation);
     ledger.check_indexes(&installation);
     let seeds: Vec<String> = (0..directories).map(|number| format!("tree/{}", name(number))).collect();
@@ -175,7 +189,9 @@ impl Watch {
                 let mut seen = shared.lock().expect("no panic");
                 if event.mask.contains(EventMask::MOVED_TO) {
                     *seen.moved.entry(text).or_default() += 1;
-                } else if event.mask.intersects(EventMask::CREATE | EventMask::MODIFY | EventMask::CLOSE_WRITE | EventMask::Q_OVERFLOW) {
+                } else if event.mask.intersects(
+                    EventMask::CREATE | EventMask::MODIFY | EventMask::CLOSE_WRITE | EventMask::Q_OVERFLOW,
+                ) {
                     seen.wrong.push(format!("{:?} of {text}", event.mask));
                 }
             }
@@ -196,14 +212,24 @@ impl Watch {
         .await;
         self.task.abort();
         let seen = self.seen.lock().expect("no panic");
-        let twice: Vec<_> = seen.moved.iter().filter(|(path, count)| **count != 1 || !paths.contains(path)).take(5).collect();
+        let twice: Vec<_> =
+            seen.moved.iter().filter(|(path, count)| **count != 1 || !paths.contains(path)).take(5).collect();
         assert!(twice.is_empty(), "appeared more than once, or out of nowhere: {twice:?}");
     }
 }
 
 /// Watches a directory and what is below it: a directory may be filled before it is watched, but never by writing.
-fn add(watches: &mut inotify::Watches, root: &Path, path: &Path, names: &mut BTreeMap<WatchDescriptor, PathBuf>) {
-    let mask = WatchMask::CREATE | WatchMask::MODIFY | WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::ONLYDIR;
+fn add(
+    watches: &mut inotify::Watches,
+    root: &Path,
+    path: &Path,
+    names: &mut BTreeMap<WatchDescriptor, PathBuf>,
+) {
+    let mask = WatchMask::CREATE
+        | WatchMask::MODIFY
+        | WatchMask::CLOSE_WRITE
+        | WatchMask::MOVED_TO
+        | WatchMask::ONLYDIR;
     // It may be gone again.
     let Ok(watch) = watches.add(path, mask) else { return };
     names.insert(watch, path.to_owned());

@@ -8,7 +8,9 @@ use std::{
 };
 
 use lockstep_proto::filesync::v1::{GetFileRequest, WatchReplicasRequest};
-use lockstep_tests::harness::{Installation, Ledger, Monitor, Options, addressed, content, registration, wait};
+use lockstep_tests::harness::{
+    Installation, Ledger, Monitor, Options, addressed, content, registration, wait,
+};
 use nix::sys::signal::Signal;
 use tonic::Code;
 
@@ -140,7 +142,9 @@ async fn die(cases: &'static [Case]) -> Vec<String> {
         let (life, quiet) = arm(&installation, case, &file).await;
         match case.work {
             Work::Register => register(&installation, &mut ledger, &format!("made/{number}/{SMALL}")).await,
-            Work::Upload(size) => upload(&installation, &mut ledger, &format!("made/{number}/{size}"), size).await,
+            Work::Upload(size) => {
+                upload(&installation, &mut ledger, &format!("made/{number}/{size}"), size).await
+            }
             Work::Delete => {
                 monitor.going(&doomed(number));
                 delete(&installation, &mut ledger, &doomed(number)).await;
@@ -166,7 +170,11 @@ async fn die(cases: &'static [Case]) -> Vec<String> {
 async fn arm(installation: &Installation, case: &Case, file: &Path) -> (i32, usize) {
     let crash = format!("{}={}", case.point, case.nth);
     let hits = file.display().to_string();
-    let variables = [("LOCKSTEP_CRASH", crash.as_str()), ("LOCKSTEP_HITS", hits.as_str()), ("LOCKSTEP_POINTS", case.point)];
+    let variables = [
+        ("LOCKSTEP_CRASH", crash.as_str()),
+        ("LOCKSTEP_HITS", hits.as_str()),
+        ("LOCKSTEP_POINTS", case.point),
+    ];
     installation.restart(case.child, &variables).await;
     let life = installation.process(case.child).await;
     // What the start does by itself is over, so that it is the work that meets the point.
@@ -174,14 +182,23 @@ async fn arm(installation: &Installation, case: &Case, file: &Path) -> (i32, usi
     wait::until(format!("{} answers", case.child), STEP_MAX, || async {
         if case.child == "gateway" {
             let question = lockstep_proto::gateway::v1::ListServersRequest::default();
-            let servers = client.matrix().list_servers(question).await.map_err(|status| status.to_string())?;
-            let ready = servers.into_inner().servers.iter().filter(|s| s.state() == lockstep_proto::gateway::v1::server_summary::State::Ready).count();
+            let servers =
+                client.matrix().list_servers(question).await.map_err(|status| status.to_string())?;
+            let ready = servers
+                .into_inner()
+                .servers
+                .iter()
+                .filter(|s| s.state() == lockstep_proto::gateway::v1::server_summary::State::Ready)
+                .count();
             return if ready == 3 { Ok(()) } else { Err(format!("{ready} of 3 servers report")) };
         }
         let watched = client.replicas_at(case.child).watch_replicas(WatchReplicasRequest::default()).await;
         let mut stream = watched.map_err(|status| status.to_string())?.into_inner();
         let first = stream.message().await.map_err(|status| status.to_string())?;
-        first.filter(|first| first.position.as_ref().is_some_and(|p| p.revision > 0)).map(drop).ok_or_else(|| "no position".to_owned())
+        first
+            .filter(|first| first.position.as_ref().is_some_and(|p| p.revision > 0))
+            .map(drop)
+            .ok_or_else(|| "no position".to_owned())
     })
     .await;
     assert_eq!(installation.pid(case.child), Some(life), "{} was reached by the start alone", case.point);
@@ -193,7 +210,11 @@ async fn register(installation: &Installation, ledger: &mut Ledger, path: &str) 
     let client = installation.client("publisher");
     let call = || async {
         let request = addressed(registration(path, content(path, SMALL)), "s1");
-        client.files().register_file(request).await.map(|answer| answer.into_inner().file.expect("the contract says so"))
+        client
+            .files()
+            .register_file(request)
+            .await
+            .map(|answer| answer.into_inner().file.expect("the contract says so"))
     };
     let file = answered(path, call).await;
     assert_eq!(answered(path, call).await, file, "I11: repeated");
@@ -256,8 +277,12 @@ async fn others(installation: &Installation, ledger: &mut Ledger) {
 async fn wait_for_quiet(installation: &Installation, ledger: &Ledger) {
     wait::until("nothing is left in staging", Duration::from_secs(10), || async {
         let count = |id: &String| fs::read_dir(installation.staging(id)).map_or(0, Iterator::count);
-        let left: Vec<(String, usize)> =
-            installation.servers().into_iter().map(|id| (id.clone(), count(&id))).filter(|(_, n)| *n > 0).collect();
+        let left: Vec<(String, usize)> = installation
+            .servers()
+            .into_iter()
+            .map(|id| (id.clone(), count(&id)))
+            .filter(|(_, n)| *n > 0)
+            .collect();
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await;
@@ -266,8 +291,10 @@ async fn wait_for_quiet(installation: &Installation, ledger: &Ledger) {
 
 /// I4: the registry has every revision up to its head, once.
 fn check_registry(installation: &Installation) {
-    let registry = rusqlite::Connection::open(installation.data().join("registry/registry.sqlite")).expect("a registry");
-    let query = "SELECT (SELECT revision FROM meta), count(*), max(revision) FROM revisions WHERE revision > 0";
+    let registry =
+        rusqlite::Connection::open(installation.data().join("registry/registry.sqlite")).expect("a registry");
+    let query =
+        "SELECT (SELECT revision FROM meta), count(*), max(revision) FROM revisions WHERE revision > 0";
     let (head, count, last): (i64, i64, i64) =
         registry.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("read");
     assert_eq!((head, head), (count, last), "a revision is missing");
@@ -281,14 +308,21 @@ fn expected(path: &str) -> Option<String> {
 
 /// Every fail point that the services mark.
 fn marked() -> BTreeSet<String> {
-    let (mut points, mut left) = (BTreeSet::new(), vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../services")]);
+    let (mut points, mut left) =
+        (BTreeSet::new(), vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../services")]);
     while let Some(path) = left.pop() {
         if path.is_dir() {
             left.extend(fs::read_dir(&path).expect("read").map(|entry| entry.expect("read").path()));
         } else if path.extension().is_some_and(|kind| kind == "rs") {
             let text = fs::read_to_string(&path).expect("read");
             let found = text.split("fail_point!(\"").skip(1).filter_map(|rest| rest.split('"').next());
-            points.extend(found.filter(|point| point.contains('.') && !point.starts_with("test.") && !point.starts_with("service.")).map(str::to_owned));
+            points.extend(
+                found
+                    .filter(|point| {
+                        point.contains('.') && !point.starts_with("test.") && !point.starts_with("service.")
+                    })
+                    .map(str::to_owned),
+            );
         }
     }
     points

@@ -37,7 +37,8 @@ async fn fan_out_alone_reaches_all_servers() {
         let (client, path) = (client.clone(), format!("many/{:02}/{number:03}.bin", number % 20));
         calls.push(tokio::spawn(async move {
             let bytes = content(&path, 1_024 + number);
-            let file = NewFile { path: path.clone(), source: Some(Source::Content(bytes.into())), digests: None };
+            let file =
+                NewFile { path: path.clone(), source: Some(Source::Content(bytes.into())), digests: None };
             let request = RegisterFileRequest { file: Some(file), request_id: path };
             let answer = client.files().register_file(addressed(request, "s1")).await;
             let file = answer.expect("registered").into_inner().file.expect("the contract says so");
@@ -72,7 +73,9 @@ async fn fan_out_alone_reaches_all_servers() {
 
 /// Notes when the matrix first shows each path in sync everywhere.
 async fn note_arrivals(
-    mut matrix: lockstep_proto::gateway::v1::matrix_service_client::MatrixServiceClient<lockstep_chassis::Channel>,
+    mut matrix: lockstep_proto::gateway::v1::matrix_service_client::MatrixServiceClient<
+        lockstep_chassis::Channel,
+    >,
     seen: Arc<Mutex<BTreeMap<String, Instant>>>,
 ) {
     let stream = matrix.watch_rows(WatchRowsRequest::default()).await.expect("the gateway answers");
@@ -150,5 +153,9 @@ async fn follows(installation: &Installation, child: &str) -> Result<i64, String
     let stream = replicas.watch_replicas(lockstep_proto::filesync::v1::WatchReplicasRequest::default()).await;
     let mut stream = stream.map_err(|status| status.to_string())?.into_inner();
     let first = stream.message().await.map_err(|status| status.to_string())?.ok_or("ended")?;
-    first.position.map(|position| position.revision).filter(|revision| *revision > 0).ok_or_else(|| "at 0".to_owned())
+    first
+        .position
+        .map(|position| position.revision)
+        .filter(|revision| *revision > 0)
+        .ok_or_else(|| "at 0".to_owned())
 }

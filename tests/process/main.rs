@@ -3,5 +3,8 @@
 mod away;
 mod copies;
 mod crash;
+mod environment;
 mod fanout;
+mod flips;
+mod trace;
 mod up;

@@ -49,7 +49,10 @@ async fn ctrl_c_ends_within_five_seconds_and_the_same_directory_starts_again() {
 
     installation.start_again().await;
     assert_eq!(installation.uri("gateway"), uri);
-    ledger.register(&installation.client("local"), "s1", "new.bin", content("new.bin", 3_000)).await.expect("registered");
+    ledger
+        .register(&installation.client("local"), "s1", "new.bin", content("new.bin", 3_000))
+        .await
+        .expect("registered");
     installation.in_sync(&ledger, Duration::from_secs(30)).await;
     ledger.check_disks(&installation);
     installation.assert_no_alarms(&[]);

@@ -8,6 +8,7 @@ use crate::{
     faults::Faults,
     mesh::{Mesh, Options},
     seeds,
+    witness::Testimony,
     work::{DELETIONS, REGISTRATIONS, Work},
 };
 
@@ -27,7 +28,11 @@ fn world(seed: u64, traced: bool) -> Vec<String> {
     let mut mesh = Mesh::new(seed, Options { cycle: CYCLE, traced, ..Options::default() });
     let mut faults = Faults::of(seed, mesh.servers.len(), FAULTS_BEGIN);
     let work = Work::begin(&mut mesh, HASTE);
+    let testimony = Testimony::begin(&mut mesh);
+    let examine =
+        |mesh: &mut Mesh| testimony.examine(mesh).unwrap_or_else(|lie| panic!("seed {seed}: {lie}"));
     mesh.until(WORK_BOUND, |mesh| {
+        examine(mesh);
         faults.act(mesh);
         (work.busy() > 0).then(|| format!("{} are busy", work.busy()))
     });
@@ -36,11 +41,16 @@ fn world(seed: u64, traced: bool) -> Vec<String> {
     assert_eq!(done.won, Work::contested(), "R37, seed {seed}: a contested path has one owner");
 
     mesh.heal();
-    mesh.converge(BOUND);
+    mesh.until(BOUND, |mesh| {
+        examine(mesh);
+        mesh.judge.unequal(&mesh.servers)
+    });
     mesh.judge.settle(&mesh.book.ledger()).unwrap_or_else(|lost| panic!("seed {seed}: {lost}"));
     // What is equal stays equal, and the matrix says so.
     matrix_is_in_sync(&mut mesh);
     mesh.pass(Duration::from_secs(5));
+    examine(&mut mesh);
+    assert!(testimony.messages() > 100, "seed {seed}: {} messages", testimony.messages());
     assert_eq!(mesh.judge.unequal(&mesh.servers), None, "seed {seed}");
     assert_eq!(mesh.judge.leftovers(&mesh.servers), None, "seed {seed}");
     mesh.trace.lines()

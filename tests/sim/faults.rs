@@ -23,10 +23,14 @@ pub(crate) enum Kind {
     SlowNetwork,
     /// Every access to its disk takes up to half a second.
     SlowDisk,
+    /// Its disk fails now and then; whether the call was carried out nobody knows.
+    FlakyDisk,
+    /// Its way to the registry fails now and then; whether the call was carried out nobody knows.
+    FlakyRegistry,
 }
 
 /// Every seed has one; all take turns.
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 10] = [
     Kind::Cut,
     Kind::PowerCuts,
     Kind::SlowNetwork,
@@ -35,6 +39,8 @@ const KINDS: [Kind; 8] = [
     Kind::SlowDisk,
     Kind::CutAndPowerCut,
     Kind::Held,
+    Kind::FlakyRegistry,
+    Kind::FlakyDisk,
 ];
 
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +54,8 @@ enum Act {
     Start,
     Slow,
     SlowDisk,
+    FlakyDisk,
+    FlakyRegistry,
     LoseRegistry,
     FindRegistry,
     KillGateway,
@@ -91,6 +99,8 @@ impl Faults {
             }
             Kind::SlowNetwork => after(soon(), Act::Slow),
             Kind::SlowDisk => after(soon(), Act::SlowDisk),
+            Kind::FlakyDisk => after(soon(), Act::FlakyDisk),
+            Kind::FlakyRegistry => after(soon(), Act::FlakyRegistry),
             Kind::PowerCuts | Kind::Kills => {
                 for _ in 0..chance.between(1..=6) {
                     after(soon(), if kind == Kind::Kills { Act::Kill } else { Act::CutPower });
@@ -132,6 +142,8 @@ impl Faults {
                     mesh.slow(host, latency);
                 }
                 Act::SlowDisk => server.store.device.set_slowest(Duration::from_millis(500)),
+                Act::FlakyDisk => server.store.device.set_flaky(true),
+                Act::FlakyRegistry => server.registry.device.set_flaky(true),
                 Act::LoseRegistry => server.registry.reachable.store(false, Ordering::Relaxed),
                 Act::FindRegistry => server.registry.reachable.store(true, Ordering::Relaxed),
                 Act::KillGateway => mesh.kill(GATEWAY),

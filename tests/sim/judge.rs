@@ -6,12 +6,16 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use filesync::{domain::intent::Intent, ports::{Index as _, Loaded, Store as _}};
+use filesync::{
+    domain::intent::Intent,
+    ports::{Index as _, Loaded, Store as _},
+};
 use futures::FutureExt as _;
 use lockstep_model::{
     Digest, FilePath, Position, Revision,
     record::{FILE, FileRecord},
 };
+use lockstep_proto::gateway::v1::{Row, cell};
 use lockstep_registry::{MemoryRegistry, Registry as _, chain};
 
 use crate::{mesh::Server, operator::Ledger};
@@ -34,6 +38,10 @@ struct Seen {
     at: (u64, u64, usize),
     position: Option<Position>,
     digests: BTreeMap<FilePath, (Arc<Vec<u8>>, Digest)>,
+    /// Everything that it ever had under a final name.
+    had: BTreeSet<(FilePath, Digest)>,
+    /// The last position that it told.
+    told: Option<Position>,
 }
 
 /// Adapters in memory never wait.
@@ -86,7 +94,8 @@ impl Judge {
         loop {
             let from = self.head();
             let read = now(self.registry.changes(from, String::new(), 10_000));
-            let read = read.map_err(|error| format!("I5: the registry does not know its own past: {error}"))?;
+            let read =
+                read.map_err(|error| format!("I5: the registry does not know its own past: {error}"))?;
             for transaction in read.changes.chunk_by(|a, b| a.revision == b.revision) {
                 let before = self.head();
                 let revision = before.revision.next();
@@ -108,7 +117,11 @@ impl Judge {
                 }
             }
             if self.head() != read.through {
-                return Err(format!("I5: the registry is at {:?}, its changes lead to {:?}", read.through, self.head()));
+                return Err(format!(
+                    "I5: the registry is at {:?}, its changes lead to {:?}",
+                    read.through,
+                    self.head()
+                ));
             }
             if read.through == read.head {
                 return Ok(());
@@ -133,13 +146,17 @@ impl Judge {
     }
 
     fn digests(&mut self, server: &Server, at: usize) -> BTreeMap<FilePath, Digest> {
-        let known = &mut self.seen[at].digests;
+        let Seen { digests: known, had, .. } = &mut self.seen[at];
         let published = server.store.inner.published();
         known.retain(|path, _| published.contains_key(path));
         for (path, bytes) in published {
             match known.get(&path) {
                 Some((same, _)) if Arc::ptr_eq(same, &bytes) => {}
-                _ => drop(known.insert(path, (Arc::clone(&bytes), Digest::of(&bytes)))),
+                _ => {
+                    let digest = Digest::of(&bytes);
+                    had.insert((path.clone(), digest));
+                    known.insert(path, (bytes, digest));
+                }
             }
         }
         known.iter().map(|(path, (_, digest))| (path.clone(), *digest)).collect()
@@ -162,7 +179,8 @@ impl Judge {
         let Some(position) = loaded.position else {
             return if before.is_none() { Ok(()) } else { Err("I5: the position is lost".to_owned()) };
         };
-        let known = usize::try_from(position.revision.0).ok().and_then(|revision| self.positions.get(revision));
+        let known =
+            usize::try_from(position.revision.0).ok().and_then(|revision| self.positions.get(revision));
         if known != Some(&position) {
             return Err(format!("I4: {position:?} is no position of the registry, {known:?} is"));
         }
@@ -181,7 +199,11 @@ impl Judge {
                 .iter()
                 .any(|(_, intent)| matches!(intent, Intent::Delete { path: leaving, .. } if leaving == path));
             if on_disk.get(path) != Some(&held.digest) && !leaving {
-                return Err(format!("I10: {path} is held at {}, on the disk is {:?}", held.revision, on_disk.get(path)));
+                return Err(format!(
+                    "I10: {path} is held at {}, on the disk is {:?}",
+                    held.revision,
+                    on_disk.get(path)
+                ));
             }
         }
         Ok(())
@@ -204,7 +226,8 @@ impl Judge {
             (None, Some(_)) => Err(format!("I7: {path} is there and was never registered")),
             (Some((_, Some(_))), Some(found)) => Err(format!("I2: {path} has {found}")),
             (Some((revision, Some(_))), None) => {
-                let missing = loaded.missing.iter().any(|m| m.wanted.path == *path && m.wanted.revision == *revision);
+                let missing =
+                    loaded.missing.iter().any(|m| m.wanted.path == *path && m.wanted.revision == *revision);
                 if missing || !ahead.is_empty() {
                     return Ok(());
                 }
@@ -214,15 +237,61 @@ impl Judge {
         }
     }
 
+    /// I10: what is said to be in sync was verified on that server, at that revision.
+    ///
+    /// # Errors
+    /// What is not true.
+    pub(crate) fn examine_row(&self, row: &Row, servers: &[Server]) -> Result<(), String> {
+        let path: FilePath = row.path.parse().map_err(|_| format!("{:?} is no path", row.path))?;
+        for cell in row.cells.iter().filter(|cell| cell.state() == cell::State::InSync) {
+            let at = servers.iter().position(|server| server.id.as_str() == cell.server_id);
+            let at = at.ok_or_else(|| format!("there is no {}", cell.server_id))?;
+            let past = self.history.get(&path).into_iter().flatten();
+            let wanted =
+                past.filter(|(revision, _)| i64::try_from(revision.0).is_ok_and(|r| r == row.revision));
+            let Some(wanted) = wanted.filter_map(|(_, digest)| *digest).next() else {
+                return Err(format!("I10: {path} was never registered at {}", row.revision));
+            };
+            if !self.seen[at].had.contains(&(path.clone(), wanted)) {
+                return Err(format!(
+                    "I10: {path} of {} is said to be in sync on {}",
+                    row.revision, cell.server_id
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// I4, I5: what a server tells of its position is true, and never goes back.
+    ///
+    /// # Errors
+    /// What is not true.
+    pub(crate) fn examine_position(&mut self, at: usize, told: Position) -> Result<(), String> {
+        let known = usize::try_from(told.revision.0).ok().and_then(|revision| self.positions.get(revision));
+        if known != Some(&told) {
+            return Err(format!("I4: s{} tells {told:?}, which is no position of the registry", at + 1));
+        }
+        if let Some(before) = self.seen[at].told.filter(|before| before.revision > told.revision) {
+            return Err(format!("I5: s{} told {} and then {}", at + 1, before.revision, told.revision));
+        }
+        self.seen[at].told = Some(told);
+        Ok(())
+    }
+
     /// I6: why the servers are not equal yet, if they are not.
     pub(crate) fn unequal(&self, servers: &[Server]) -> Option<String> {
         let live = self.live();
         for (server, seen) in servers.iter().zip(&self.seen) {
             let id = &server.id;
             if seen.position != Some(self.head()) {
-                return Some(format!("{id} is at {:?}, the registry at {}", seen.position, self.head().revision));
+                return Some(format!(
+                    "{id} is at {:?}, the registry at {}",
+                    seen.position,
+                    self.head().revision
+                ));
             }
-            let on_disk: BTreeMap<_, _> = seen.digests.iter().map(|(path, (_, digest))| (path.clone(), *digest)).collect();
+            let on_disk: BTreeMap<_, _> =
+                seen.digests.iter().map(|(path, (_, digest))| (path.clone(), *digest)).collect();
             if let Some(path) = live.iter().find(|(path, digest)| on_disk.get(*path) != Some(digest)) {
                 return Some(format!("{id} has not {path:?}"));
             }
@@ -247,7 +316,8 @@ impl Judge {
     pub(crate) fn leftovers(&self, servers: &[Server]) -> Option<String> {
         servers.iter().find_map(|server| {
             let staged = now(server.store.inner.staged()).expect("a disk in memory");
-            let left: Vec<_> = staged.iter().filter(|(name, _)| !name.as_str().starts_with("upload-")).collect();
+            let left: Vec<_> =
+                staged.iter().filter(|(name, _)| !name.as_str().starts_with("upload-")).collect();
             if !left.is_empty() {
                 return Some(format!("{} has in staging {left:?}", server.id));
             }
@@ -272,19 +342,24 @@ impl Judge {
             if let Some((gone, None)) = past.get(at + 1)
                 && !ledger.deletions_asked.contains(&(path.clone(), *revision))
             {
-                return Err(format!("I1: {path} of {revision} was deleted at {gone}, which nobody asked for"));
+                return Err(format!(
+                    "I1: {path} of {revision} was deleted at {gone}, which nobody asked for"
+                ));
             }
         }
         for (path, revision) in &ledger.deleted {
             let past = self.history.get(path).map(Vec::as_slice).unwrap_or_default();
             if !past.contains(&(*revision, None)) {
-                return Err(format!("I1: the deletion of {path} at {revision} is lost, its history is {past:?}"));
+                return Err(format!(
+                    "I1: the deletion of {path} at {revision} is lost, its history is {past:?}"
+                ));
             }
         }
         let asked: BTreeSet<&(FilePath, Digest)> = ledger.registrations_asked.iter().collect();
         for (path, past) in &self.history {
             let digests = past.iter().filter_map(|(_, digest)| *digest);
-            if let Some(digest) = digests.into_iter().find(|digest| !asked.contains(&(path.clone(), *digest))) {
+            if let Some(digest) = digests.into_iter().find(|digest| !asked.contains(&(path.clone(), *digest)))
+            {
                 return Err(format!("{path} has {digest}, which nobody registered"));
             }
         }

@@ -7,6 +7,7 @@
 //! ```
 //! `SEED=7 LOG=debug cargo test -p lockstep-tests --test sim <test> -- --nocapture` shows one world closely.
 
+mod alone;
 mod chance;
 mod converge;
 mod faults;
@@ -17,4 +18,5 @@ mod operator;
 mod ports;
 mod seeds;
 mod trace;
+mod witness;
 mod work;

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -22,7 +23,7 @@ use lockstep_registry::{Commit, MemoryRegistry, Registry as _};
 use crate::{
     chance::{Chance, SimClock},
     judge::Judge,
-    net::{Flip, GATEWAY, SimDial, listen, uri},
+    net::{GATEWAY, Net, SimDial, Sockets, listen, uri},
     operator::{Book, Operator},
     ports::{SimIndex, SimRegistry, SimStore},
     trace::Trace,
@@ -44,8 +45,8 @@ pub(crate) struct Server {
     pub(crate) index: SimIndex,
     pub(crate) registry: SimRegistry,
     pub(crate) clock: SimClock,
-    /// Bits that flip in what it receives from others.
-    pub(crate) flip: Flip,
+    /// Its network, where bits may flip in what it fetches from others.
+    pub(crate) net: Net,
     entropy: Chance,
 }
 
@@ -78,6 +79,7 @@ pub(crate) struct Mesh {
     pub(crate) trace: Trace,
     pub(crate) gateway_registry: SimRegistry,
     hosts: Vec<String>,
+    sockets: BTreeMap<String, Arc<Sockets>>,
     down: Vec<String>,
 }
 
@@ -115,7 +117,8 @@ impl Mesh {
         let body = serde_json::to_string(&OperatorRecord { role: Role::Operator }).expect("JSON");
         let commit = Commit { puts: vec![(operator_key("sim"), body)], ..Commit::default() };
         registry.commit(commit).now_or_never().expect("at once").expect("an empty registry");
-        let gateway_registry = SimRegistry::new(&registry, GATEWAY, Chance::new(seed, "gateway registry"), &trace);
+        let gateway_registry =
+            SimRegistry::new(&registry, GATEWAY, Chance::new(seed, "gateway registry"), &trace);
         let mut mesh = Self {
             sim,
             seed,
@@ -126,6 +129,7 @@ impl Mesh {
             trace,
             gateway_registry,
             hosts: Vec::new(),
+            sockets: BTreeMap::new(),
             down: Vec::new(),
         };
         for number in 1..=options.servers {
@@ -135,6 +139,10 @@ impl Mesh {
             mesh.add_gateway();
         }
         mesh
+    }
+
+    fn net(&self) -> Net {
+        Net { trace: self.trace.clone(), ..Net::default() }
     }
 
     fn add_server(&mut self, number: usize, registry: &MemoryRegistry, cycle: Duration) {
@@ -150,7 +158,7 @@ impl Mesh {
             store,
             registry: SimRegistry::new(registry, &name, chance("registry"), &self.trace),
             clock: SimClock::new(offset),
-            flip: Flip::default(),
+            net: self.net(),
             entropy: chance("entropy"),
         };
         self.servers.push(server.clone());
@@ -162,21 +170,21 @@ impl Mesh {
             timeguard: String::new(),
             reconcile_every: cycle,
         };
-        let trace = self.trace.clone();
+        self.sockets.insert(name.clone(), Arc::clone(&server.net.sockets));
         self.sim.host(name.as_str(), move || {
-            let (server, settings, trace) = (server.clone(), settings.clone(), trace.clone());
+            let (server, settings) = (server.clone(), settings.clone());
             async move {
+                let _last = server.net.sockets.live();
                 let (drain, health) = (Drain::new(), Health::new(&["registry", "store"]));
-                let dial = SimDial { trace: trace.clone(), flip: Some(server.flip.clone()) };
                 let ports: Adapters<Simulated> = Adapters {
                     store: server.store,
                     index: server.index,
                     registry: server.registry,
-                    peers: GrpcPeers::new(Channels::new(dial)),
+                    peers: GrpcPeers::new(Channels::new(SimDial(server.net.clone()))),
                     clock: server.clock,
                     entropy: server.entropy,
                 };
-                filesync::serve(settings, ports, listen(trace).await?, drain, health).await?;
+                filesync::serve(settings, ports, listen(server.net.clone()).await?, drain, health).await?;
                 Err("filesync ended by itself".into())
             }
         });
@@ -184,20 +192,22 @@ impl Mesh {
     }
 
     fn add_gateway(&mut self) {
-        let (trace, registry) = (self.trace.clone(), self.gateway_registry.clone());
+        let (net, registry) = (self.net(), self.gateway_registry.clone());
+        self.sockets.insert(GATEWAY.to_owned(), Arc::clone(&net.sockets));
         let entropy = Chance::new(self.seed, "gateway entropy");
         self.sim.host(GATEWAY, move || {
-            let (trace, registry, entropy) = (trace.clone(), registry.clone(), entropy.clone());
+            let (net, registry, entropy) = (net.clone(), registry.clone(), entropy.clone());
             async move {
+                let _last = net.sockets.live();
                 let parts = gateway::Parts {
                     registry,
-                    channels: Channels::new(SimDial { trace: trace.clone(), flip: None }),
+                    channels: Channels::new(SimDial(net.clone())),
                     backends: Backends::default(),
                     health: Health::new(&["registry"]),
                     drain: Drain::new(),
                     entropy,
                 };
-                gateway::serve(parts, listen(trace).await?).await?;
+                gateway::serve(parts, listen(net).await?).await?;
                 Err("the gateway ended by itself".into())
             }
         });
@@ -228,11 +238,20 @@ impl Mesh {
     }
 
     /// Steps until there is no reason left why not; fails with the last one after `bound`. Answers how long it took.
-    pub(crate) fn until(&mut self, bound: Duration, mut why_not: impl FnMut(&mut Self) -> Option<String>) -> Duration {
+    pub(crate) fn until(
+        &mut self,
+        bound: Duration,
+        mut why_not: impl FnMut(&mut Self) -> Option<String>,
+    ) -> Duration {
         let begun = self.elapsed();
         while let Some(why) = why_not(self) {
             let waited = self.elapsed() - begun;
-            assert!(waited < bound, "seed {}: after {bound:?}, at {:?}, still: {why}", self.seed, self.elapsed());
+            assert!(
+                waited < bound,
+                "seed {}: after {bound:?}, at {:?}, still: {why}",
+                self.seed,
+                self.elapsed()
+            );
             self.step();
         }
         self.elapsed() - begun
@@ -249,7 +268,7 @@ impl Mesh {
         work: impl FnOnce(Operator) -> F + 'static,
     ) -> Asked<T> {
         let name = format!("operator-{}", self.hosts.len());
-        let dial = SimDial { trace: self.trace.clone(), flip: None };
+        let dial = SimDial(self.net());
         let (chance, book) = (Chance::new(self.seed, &name), self.book.clone());
         let answer = Rc::new(RefCell::new(None));
         let given = Rc::clone(&answer);
@@ -324,6 +343,7 @@ impl Mesh {
     pub(crate) fn kill(&mut self, host: &str) {
         if !self.down.iter().any(|down| down == host) {
             self.note(host, "is killed");
+            self.sockets[host].die();
             self.sim.crash(host);
             self.down.push(host.to_owned());
         }
@@ -332,7 +352,10 @@ impl Mesh {
     /// Ends a process, and forgets what its disk had not made durable.
     pub(crate) fn cut_power(&mut self, host: &str) {
         self.kill(host);
-        self.servers.iter().filter(|server| server.id.as_str() == host).for_each(|server| server.store.crash());
+        self.servers
+            .iter()
+            .filter(|server| server.id.as_str() == host)
+            .for_each(|server| server.store.crash());
     }
 
     /// Starts a process again.
@@ -354,6 +377,8 @@ impl Mesh {
         for server in &self.servers {
             server.registry.reachable.store(true, Ordering::Relaxed);
             server.store.device.set_slowest(Duration::from_millis(2));
+            server.store.device.set_flaky(false);
+            server.registry.device.set_flaky(false);
         }
         self.gateway_registry.reachable.store(true, Ordering::Relaxed);
     }
@@ -364,7 +389,7 @@ impl Mesh {
     }
 
     fn note(&self, host: &str, what: &'static str) {
-        self.trace.note(host, || what.to_owned());
+        self.trace.note(host, || format!("{what} after {:?}", self.elapsed()));
     }
 
     /// Whether a server has these bytes under this name.

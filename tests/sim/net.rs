@@ -1,11 +1,12 @@
 //! The simulated network under the real gRPC code: a host is who it is by its name, as a certificate would say.
 
 use std::{
+    collections::BTreeMap,
     io,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
 };
@@ -72,22 +73,81 @@ impl Flip {
     }
 }
 
+/// The sockets of a host. When its process is killed, the tasks that own them are dropped in an order that the runtime
+/// does not promise; they are closed in the order in which they were opened, so that one seed has one trace.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    dying: AtomicBool,
+    opened: AtomicU64,
+    left: Mutex<BTreeMap<u64, TcpStream>>,
+}
+
+impl Sockets {
+    /// The process is about to be killed.
+    pub(crate) fn die(&self) {
+        self.dying.store(true, Ordering::Relaxed);
+    }
+
+    /// The process begins. What this returns has to be dropped last.
+    pub(crate) fn live(self: &Arc<Self>) -> LastRites {
+        self.dying.store(false, Ordering::Relaxed);
+        LastRites { sockets: Arc::clone(self) }
+    }
+}
+
+/// Closes what a killed process left open.
+pub(crate) struct LastRites {
+    sockets: Arc<Sockets>,
+}
+
+impl Drop for LastRites {
+    fn drop(&mut self) {
+        let left = std::mem::take(&mut *self.sockets.left.lock().unwrap_or_else(PoisonError::into_inner));
+        left.into_values().for_each(drop);
+    }
+}
+
+/// What every connection of a host has in common.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Net {
+    pub(crate) trace: Trace,
+    pub(crate) sockets: Arc<Sockets>,
+    /// Bits that flip in what it dialled for.
+    pub(crate) flip: Flip,
+}
+
 /// A connection of the simulated network.
 pub(crate) struct SimStream {
-    stream: TcpStream,
+    /// `None` only once it is dropped.
+    stream: Option<TcpStream>,
+    number: u64,
     local: String,
     remote: String,
-    trace: Trace,
-    flip: Option<Flip>,
+    dialled: bool,
+    net: Net,
 }
 
 impl SimStream {
-    fn new(stream: TcpStream, trace: &Trace, flip: Option<Flip>) -> io::Result<Self> {
+    fn new(stream: TcpStream, net: &Net, dialled: bool) -> io::Result<Self> {
         let name = |address: std::net::SocketAddr| {
             turmoil::reverse_lookup(address.ip()).unwrap_or_else(|| address.to_string())
         };
         let (local, remote) = (name(stream.local_addr()?), name(stream.peer_addr()?));
-        Ok(Self { stream, local, remote, trace: trace.clone(), flip })
+        let number = net.sockets.opened.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { stream: Some(stream), number, local, remote, dialled, net: net.clone() })
+    }
+
+    fn stream(&mut self) -> Pin<&mut TcpStream> {
+        Pin::new(self.stream.as_mut().expect("it is not dropped"))
+    }
+}
+
+impl Drop for SimStream {
+    fn drop(&mut self) {
+        let sockets = &self.net.sockets;
+        if let Some(stream) = self.stream.take().filter(|_| sockets.dying.load(Ordering::Relaxed)) {
+            sockets.left.lock().unwrap_or_else(PoisonError::into_inner).insert(self.number, stream);
+        }
     }
 }
 
@@ -98,15 +158,19 @@ impl Connection for SimStream {
 }
 
 impl AsyncRead for SimStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let polled = self.stream().poll_read(cx, buffer);
         if polled.is_ready() {
             let read = &mut buffer.filled_mut()[before..];
-            if let Some(flip) = &self.flip {
-                flip.pass(read);
+            if self.dialled {
+                self.net.flip.pass(read);
             }
-            self.trace.note(&self.local, || format!("<- {} {} {}", self.remote, read.len(), brief(read)));
+            self.net.trace.note(&self.local, || format!("<- {} {} {}", self.remote, read.len(), brief(read)));
         }
         polled
     }
@@ -114,29 +178,28 @@ impl AsyncRead for SimStream {
 
 impl AsyncWrite for SimStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let polled = self.stream().poll_write(cx, bytes);
         if let Poll::Ready(written) = &polled {
             let written = *written.as_ref().unwrap_or(&0);
-            self.trace.note(&self.local, || format!("-> {} {written} {}", self.remote, brief(&bytes[..written])));
+            self.net
+                .trace
+                .note(&self.local, || format!("-> {} {written} {}", self.remote, brief(&bytes[..written])));
         }
         polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.stream().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.stream().poll_shutdown(cx)
     }
 }
 
 /// Dials through the simulated network.
 #[derive(Clone, Debug)]
-pub(crate) struct SimDial {
-    pub(crate) trace: Trace,
-    pub(crate) flip: Option<Flip>,
-}
+pub(crate) struct SimDial(pub(crate) Net);
 
 impl Dial for SimDial {
     type Io = SimStream;
@@ -148,18 +211,18 @@ impl Dial for SimDial {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
         }
         let port = uri.port_u16().unwrap_or(PORT);
-        SimStream::new(TcpStream::connect((host, port)).await?, &self.trace, self.flip.clone())
+        SimStream::new(TcpStream::connect((host, port)).await?, &self.0, true)
     }
 }
 
 /// The connections that come in on this host.
-pub(crate) async fn listen(trace: Trace) -> io::Result<impl Stream<Item = SimStream> + Send> {
+pub(crate) async fn listen(net: Net) -> io::Result<impl Stream<Item = SimStream> + Send> {
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
-    Ok(futures::stream::unfold((listener, trace), async |(listener, trace)| {
+    Ok(futures::stream::unfold((listener, net), async |(listener, net)| {
         loop {
             let Ok((stream, _)) = listener.accept().await else { return None };
-            if let Ok(stream) = SimStream::new(stream, &trace, None) {
-                return Some((stream, (listener, trace)));
+            if let Ok(stream) = SimStream::new(stream, &net, false) {
+                return Some((stream, (listener, net)));
             }
         }
     }))

@@ -1,17 +1,25 @@
 //! People and programs: they call through the door with generated clients, and insist until they have an answer.
 
-use std::{collections::BTreeSet, sync::{Arc, Mutex, MutexGuard, PoisonError}, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use lockstep_chassis::{Channel, Channels, Failure, Lane, SERVER_KEY, status};
 use lockstep_model::{Digest, FilePath, Identity, Reason, Revision, clock::Entropy as _};
 use lockstep_proto::{
     filesync::v1::{
-        DeleteFileRequest, File, NewFile, RegisterFilesRequest, UploadChunk, UploadHeader, WriteUploadRequest,
-        file_service_client::FileServiceClient, new_file::Source, replica_service_client::ReplicaServiceClient,
-        ReconcileRequest, upload_service_client::UploadServiceClient, write_upload_request::Part,
+        DeleteFileRequest, File, NewFile, RegisterFilesRequest, UploadChunk, UploadHeader,
+        WatchReplicasRequest, WatchReplicasResponse, WriteUploadRequest,
+        file_service_client::FileServiceClient, new_file::Source,
+        replica_service_client::ReplicaServiceClient, upload_service_client::UploadServiceClient,
+        write_upload_request::Part,
     },
-    gateway::v1::{ListRowsRequest, Row, matrix_service_client::MatrixServiceClient},
+    gateway::v1::{
+        ListRowsRequest, Row, WatchRowsRequest, WatchRowsResponse, matrix_service_client::MatrixServiceClient,
+    },
 };
 use tokio::time::sleep;
 
@@ -23,7 +31,7 @@ use crate::{
 /// How long a person waits for one answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Tries before a person gives up; with the waits between them, some minutes.
-const TRIES_MAX: usize = 60;
+const TRIES_MAX: usize = 400;
 /// Content up to here travels inside the call.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 /// Bytes in a message of an upload: small enough to be hashed where it is received, so that no thread is involved.
@@ -130,7 +138,12 @@ impl Operator {
         Ok(registered)
     }
 
-    async fn try_register(&self, server: &str, request_id: String, files: &[New]) -> Result<Vec<File>, Failure> {
+    async fn try_register(
+        &self,
+        server: &str,
+        request_id: String,
+        files: &[New],
+    ) -> Result<Vec<File>, Failure> {
         let mut new = Vec::with_capacity(files.len());
         for New { path, content } in files {
             let source = if content.len() <= INLINE_BYTES_MAX {
@@ -162,7 +175,12 @@ impl Operator {
     }
 
     /// Deletes a file through one of `servers`, until it is done or refused for good.
-    pub(crate) async fn delete(&self, servers: &[String], path: &str, seen: i64) -> Result<Revision, Failure> {
+    pub(crate) async fn delete(
+        &self,
+        servers: &[String],
+        path: &str,
+        seen: i64,
+    ) -> Result<Revision, Failure> {
         let request_id = self.chance.uuid().to_string();
         let key: FilePath = path.parse().expect("paths of tests are valid");
         self.book.ledger().deletions_asked.insert((key.clone(), revision(seen)));
@@ -198,16 +216,34 @@ impl Operator {
         panic!("gave up after {TRIES_MAX} tries at {servers:?}: {last}");
     }
 
-    /// Asks a server for a round, once.
-    pub(crate) async fn reconcile(&self, server: &str) -> Result<(), Failure> {
-        let request = Self::request(server, ReconcileRequest { holder_server_ids: Vec::new() });
-        let answer = ReplicaServiceClient::new(self.channel()).reconcile(request).await;
-        answer.map(drop).map_err(|status| status::read(&status))
+    /// Watches the matrix until the watch breaks.
+    pub(crate) async fn watch_rows(&self, mut tell: impl FnMut(WatchRowsResponse)) -> tonic::Result<()> {
+        let request = WatchRowsRequest::default();
+        let mut stream = MatrixServiceClient::new(self.channel()).watch_rows(request).await?.into_inner();
+        while let Some(message) = stream.message().await? {
+            tell(message);
+        }
+        Ok(())
+    }
+
+    /// Watches a server, whose door this is, until the watch breaks.
+    pub(crate) async fn watch_replicas(
+        &self,
+        mut tell: impl FnMut(WatchReplicasResponse),
+    ) -> tonic::Result<()> {
+        let request = WatchReplicasRequest::default();
+        let mut stream =
+            ReplicaServiceClient::new(self.channel()).watch_replicas(request).await?.into_inner();
+        while let Some(message) = stream.message().await? {
+            tell(message);
+        }
+        Ok(())
     }
 
     /// The whole matrix, once.
     pub(crate) async fn rows(&self) -> Result<Vec<Row>, Failure> {
-        let request = ListRowsRequest { path_prefix: String::new(), page_size: 500, page_token: String::new() };
+        let request =
+            ListRowsRequest { path_prefix: String::new(), page_size: 500, page_token: String::new() };
         let mut request = tonic::Request::new(request);
         request.set_timeout(PATIENCE);
         let answer = MatrixServiceClient::new(self.channel()).list_rows(request).await;
@@ -245,5 +281,7 @@ fn may_pass(reason: Reason) -> bool {
             | Reason::OffsetMismatch
             | Reason::Overloaded
             | Reason::StoreOffline
+            // A disk that fails is a defect to the server; people try elsewhere.
+            | Reason::Internal
     )
 }

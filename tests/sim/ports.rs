@@ -21,22 +21,37 @@ use filesync::{
 use jiff::Timestamp;
 use lockstep_model::{Digest, FilePath, Position, Revision, ServerId, StoreId};
 use lockstep_registry::{
-    Changes, Commit, Committed, ListQuery, Listing, MemoryRegistry, Note, Record, Registry, RegistryError, Request,
+    Changes, Commit, Committed, ListQuery, Listing, MemoryRegistry, Note, Record, Registry, RegistryError,
+    Request,
 };
 
 use crate::{chance::Chance, trace::Trace};
 
-/// How long a device takes for a call; it can be made slow. Clones share it.
+/// How long a device takes for a call, and how often it fails. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Device {
     chance: Chance,
     slowest_ms: Arc<AtomicU64>,
+    flaky: Arc<AtomicBool>,
 }
+
+/// A flaky device fails once in so many calls, before or after the call was carried out.
+const FLAKY_ONCE_IN: u64 = 15;
 
 impl Device {
     /// At most so many milliseconds, twice in each call.
     pub(crate) fn new(chance: Chance, slowest_ms: u64) -> Self {
-        Self { chance, slowest_ms: Arc::new(AtomicU64::new(slowest_ms)) }
+        Self { chance, slowest_ms: Arc::new(AtomicU64::new(slowest_ms)), flaky: Arc::default() }
+    }
+
+    /// Makes it fail now and then, or never.
+    pub(crate) fn set_flaky(&self, flaky: bool) {
+        self.flaky.store(flaky, Ordering::Relaxed);
+    }
+
+    /// Whether this half of a call fails.
+    fn fails(&self) -> bool {
+        self.flaky.load(Ordering::Relaxed) && self.chance.once_in(2 * FLAKY_ONCE_IN)
     }
 
     /// Changes how slow it is.
@@ -87,12 +102,19 @@ impl SimStore {
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
-    async fn around<T>(&self, work: impl Future<Output = T>) -> T {
+    async fn around<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         self.device.wait().await;
+        self.may_fail()?;
         let done = work.await;
         self.changed();
         self.device.wait().await;
+        self.may_fail()?;
         done
+    }
+
+    fn may_fail(&self) -> Result<(), StoreError> {
+        let cause = || "the simulated disk is flaky".to_owned();
+        if self.device.fails() { Err(StoreError::Failed { path: "some".to_owned(), cause: cause() }) } else { Ok(()) }
     }
 }
 
@@ -133,8 +155,16 @@ impl Store for SimStore {
         .await
     }
 
-    async fn hash(&self, names: Vec<StagedName>, wanted: Algorithms) -> Result<Vec<Option<Hashed>>, StoreError> {
+    async fn hash(
+        &self,
+        names: Vec<StagedName>,
+        wanted: Algorithms,
+    ) -> Result<Vec<Option<Hashed>>, StoreError> {
         self.around(self.inner.hash(names, wanted)).await
+    }
+
+    async fn look(&self, names: Vec<StagedName>) -> Result<Vec<Option<Stat>>, StoreError> {
+        self.around(self.inner.look(names)).await
     }
 
     async fn staged(&self) -> Result<Vec<(StagedName, u64)>, StoreError> {
@@ -205,6 +235,11 @@ impl SimIndex {
     pub(crate) fn new(device: &Device) -> Self {
         Self { inner: MemoryIndex::default(), device: device.clone(), changes: Arc::default() }
     }
+
+    fn may_fail(&self) -> Result<(), IndexError> {
+        let cause = || "the simulated disk is flaky".to_owned();
+        if self.device.fails() { Err(IndexError { cause: cause() }) } else { Ok(()) }
+    }
 }
 
 impl Index for SimIndex {
@@ -214,6 +249,7 @@ impl Index for SimIndex {
 
     async fn apply(&self, writes: Vec<Write>) -> Result<(), IndexError> {
         self.device.wait().await;
+        self.may_fail()?;
         self.inner.apply(writes).await?;
         self.changes.fetch_add(1, Ordering::Relaxed);
         self.device.wait().await;
@@ -255,13 +291,16 @@ impl SimRegistry {
     }
 
     fn reach(&self) -> Result<(), RegistryError> {
-        if self.reachable.load(Ordering::Relaxed) {
+        if self.reachable.load(Ordering::Relaxed) && !self.device.fails() {
             return Ok(());
         }
         Err(RegistryError::Unavailable { cause: "the registry cannot be reached from here".to_owned() })
     }
 
-    async fn around<T>(&self, work: impl Future<Output = Result<T, RegistryError>>) -> Result<T, RegistryError> {
+    async fn around<T>(
+        &self,
+        work: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
         self.device.wait().await;
         self.reach()?;
         let done = work.await;

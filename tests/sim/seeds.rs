@@ -63,6 +63,7 @@ pub(crate) fn run(test: &str, world: impl Fn(u64) + Sync) {
     });
     let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     failed.sort_unstable();
-    let again = failed.first().map(|seed| format!("SEED={seed} cargo test -p lockstep-tests --test sim {test}"));
+    let again =
+        failed.first().map(|seed| format!("SEED={seed} cargo test -p lockstep-tests --test sim {test}"));
     assert!(failed.is_empty(), "failed with the seeds {failed:?}; again: {}", again.unwrap_or_default());
 }

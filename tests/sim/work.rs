@@ -70,8 +70,10 @@ fn plan(chance: &Chance) -> Vec<Vec<Task>> {
     let doomed = chance.shuffled(files.len()).into_iter().filter(|at| *at >= 1).take(DELETIONS);
     for (count, at) in doomed.enumerate() {
         let path = files[at].path.clone();
-        let registers = |task: &Task| matches!(task, Task::Register(files) if files.iter().any(|f| f.path == path));
-        let hand = hands.iter_mut().find(|tasks| tasks.iter().any(registers)).expect("every file is registered");
+        let registers =
+            |task: &Task| matches!(task, Task::Register(files) if files.iter().any(|f| f.path == path));
+        let hand =
+            hands.iter_mut().find(|tasks| tasks.iter().any(registers)).expect("every file is registered");
         let after = hand.iter().position(registers).expect("found just now") + 1;
         let place = after + chance.below(hand.len() - after + 1);
         hand.insert(place, Task::Delete(path.clone()));

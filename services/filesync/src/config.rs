@@ -49,10 +49,17 @@ impl Config {
         let registry = source.required("registry", "the registry, sqlite:/path/to/registry.sqlite");
         let mode = source.or("mode", "high-availability, distributed or standalone", "distributed");
         let version = source.or("version", "the version of the product, such as 12.04.100", "12.04.100");
-        let advertise = source.or("advertise", "where others reach this process, https://host:port; the listener if empty", "");
-        let timeguard = source.or("timeguard", "where others reach the timeguard of this server, https://host:port", "");
-        let every = source.or::<Span>("reconcile-every", "how often everything is compared with the registry", "5m");
-        let reserve_bytes = source.or("reserve-bytes", "space that copies leave free on the disk", "67108864");
+        let advertise = source.or(
+            "advertise",
+            "where others reach this process, https://host:port; the listener if empty",
+            "",
+        );
+        let timeguard =
+            source.or("timeguard", "where others reach the timeguard of this server, https://host:port", "");
+        let every =
+            source.or::<Span>("reconcile-every", "how often everything is compared with the registry", "5m");
+        let reserve_bytes =
+            source.or("reserve-bytes", "space that copies leave free on the disk", "67108864");
         let settings = Settings {
             server_id: server_id?,
             mode: mode?,

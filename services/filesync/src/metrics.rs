@@ -17,6 +17,8 @@ pub(crate) fn observe<P: Ports>(engine: &Engine<P>) {
         .u64_observable_gauge("lockstep.filesync.position")
         .with_description("the revision of the registry that this server has followed")
         .with_unit("{revision}")
-        .with_callback(move |gauge| gauge.observe(position.board().position().map_or(0, |p| p.revision.0), &[]))
+        .with_callback(move |gauge| {
+            gauge.observe(position.board().position().map_or(0, |p| p.revision.0), &[])
+        })
         .build();
 }

@@ -18,7 +18,9 @@ use crate::{
     adapters::{index_sqlite::SqliteIndex, peers_grpc::GrpcPeers, store_fs::FsStore},
     config::{Config, Settings},
     engine::{Adapters, Engine},
-    grpc::{content_service::Contents, file_service::Files, replica_service::Replicas, upload_service::Uploads},
+    grpc::{
+        content_service::Contents, file_service::Files, replica_service::Replicas, upload_service::Uploads,
+    },
     metrics,
     ports::{Index, Peers, Ports, Store},
 };
@@ -54,10 +56,12 @@ type Real = Parts<FsStore, SqliteIndex, SqliteRegistry, GrpcPeers, SystemClock, 
 pub async fn run(mut config: Config, process: Process) -> Result<(), StartError> {
     let _state = crate::adapters::state_lock::lock(&config.state)?;
     let index = SqliteIndex::open(&config.state.join("index.sqlite")).map_err(|error| {
-        let advice = "restore the state directory, or remove the file: it is rebuilt from the disk and the registry";
+        let advice =
+            "restore the state directory, or remove the file: it is rebuilt from the disk and the registry";
         StartError::new("the index cannot be opened", error, advice)
     })?;
-    let registry = config.registry.open().map_err(|error| StartError::of("the registry cannot be opened", &error))?;
+    let registry =
+        config.registry.open().map_err(|error| StartError::of("the registry cannot be opened", &error))?;
     if config.settings.advertise.is_empty() {
         config.settings.advertise = format!("https://{}", process.address);
     }
@@ -83,17 +87,22 @@ pub async fn serve<P: Ports, C: Connection>(
     drain: Drain,
     health: Health,
 ) -> Result<(), StartError> {
-    let (registry, entropy, server) = (ports.registry.clone(), ports.entropy.clone(), settings.server_id.clone());
+    let (registry, entropy, server) =
+        (ports.registry.clone(), ports.entropy.clone(), settings.server_id.clone());
     let engine = Engine::start(settings, ports, drain.clone(), health.clone()).await.map_err(|error| {
         StartError::new("the index cannot be read", error, "restore the state directory of this server")
     })?;
     metrics::observe(&engine);
     let replicas = Replicas::new(engine.clone(), Incarnation::random(&entropy), drain.clone());
-    let files = FileServiceServer::new(Files::new(engine.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let files =
+        FileServiceServer::new(Files::new(engine.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let app = App::new("filesync", CachedMembers::new(registry), health)
         .own_server(server)
         .add(files)
-        .add(UploadServiceServer::new(Uploads::new(engine.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add(
+            UploadServiceServer::new(Uploads::new(engine.clone()))
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
         .add(ContentServiceServer::new(Contents::new(engine)))
         .add(ReplicaServiceServer::new(replicas));
     app.serve(incoming, &drain).await

@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 use filesync::{
-    adapters::{index_memory::MemoryIndex, index_sqlite::SqliteIndex, store_fs::FsStore, store_memory::MemoryStore},
+    adapters::{
+        index_memory::MemoryIndex, index_sqlite::SqliteIndex, store_fs::FsStore, store_memory::MemoryStore,
+    },
     domain::{
         exception::Missing,
         held::{Held, StagedName, Stat, Wanted},
@@ -13,10 +15,11 @@ use filesync::{
     ports::{Algorithms, Index, Place, Store, StoreError, Upload, Write},
 };
 use jiff::Timestamp;
-use md5::Digest as _;
 use lockstep_model::{
-    Digest, FileId, FilePath, Md5, Position, Revision, StoreId, UploadId, clock::SystemEntropy, position::Epoch,
+    Digest, FileId, FilePath, Md5, Position, Revision, StoreId, UploadId, clock::SystemEntropy,
+    position::Epoch,
 };
+use md5::Digest as _;
 
 fn path(text: &str) -> FilePath {
     text.parse().expect("a valid path")
@@ -29,7 +32,10 @@ fn staged(text: &str) -> StagedName {
 async fn put(store: &impl Store, at: &str, bytes: &'static [u8]) -> Stat {
     let name = staged("put");
     store.stage(vec![(name.clone(), Bytes::from_static(bytes))]).await.expect("staged");
-    store.sync(vec![(name.clone(), Some(Timestamp::from_second(1_700_000_000).expect("in range")))]).await.expect("synced");
+    store
+        .sync(vec![(name.clone(), Some(Timestamp::from_second(1_700_000_000).expect("in range")))])
+        .await
+        .expect("synced");
     store.publish(vec![(name, path(at))]).await.expect("published").remove(0).expect("free")
 }
 
@@ -52,7 +58,8 @@ async fn publishing_gives_whole_files_final_names(store: impl Store) {
     assert_eq!(published(&store, "a/b/c/file.bin").await.as_deref(), Some(&b"hello"[..]));
     assert_eq!(store.stat(vec![path("a/b/c/file.bin")]).await.expect("looked").remove(0), Ok(Some(stat)));
     store.stage(vec![(staged("other"), Bytes::from_static(b"other"))]).await.expect("staged");
-    let again = store.publish(vec![(staged("other"), path("a/b/c/file.bin"))]).await.expect("tried").remove(0);
+    let again =
+        store.publish(vec![(staged("other"), path("a/b/c/file.bin"))]).await.expect("tried").remove(0);
     assert!(matches!(again, Err(StoreError::Occupied { .. })), "{again:?}");
     assert_eq!(published(&store, "a/b/c/file.bin").await.as_deref(), Some(&b"hello"[..]));
 }
@@ -62,7 +69,10 @@ async fn hashing_reads_what_is_there(store: impl Store) {
     claim(&store).await;
     let content = vec![7; 3 << 20];
     for (index, chunk) in content.chunks(1 << 20).enumerate() {
-        store.write(&staged("big"), (index << 20) as u64, Bytes::copy_from_slice(chunk)).await.expect("written");
+        store
+            .write(&staged("big"), (index << 20) as u64, Bytes::copy_from_slice(chunk))
+            .await
+            .expect("written");
     }
     let wanted = Algorithms { md5: true, sha256: true };
     let hashed = store.hash(vec![staged("big"), staged("absent")], wanted).await.expect("hashed");
@@ -72,7 +82,12 @@ async fn hashing_reads_what_is_there(store: impl Store) {
     assert_eq!(big.md5.expect("wanted"), Md5::from_bytes(md5::Md5::digest(&content).into()));
     assert!(big.sha256.is_some() && hashed[1].is_none());
     store.truncate(&staged("big"), 1 << 20).await.expect("cut");
-    let cut = store.hash(vec![staged("big")], Algorithms::default()).await.expect("hashed").remove(0).expect("present");
+    let cut = store
+        .hash(vec![staged("big")], Algorithms::default())
+        .await
+        .expect("hashed")
+        .remove(0)
+        .expect("present");
     assert_eq!(cut.digest, Digest::of(&content[..1 << 20]));
 }
 
@@ -81,11 +96,17 @@ async fn withdrawing_takes_files_away(store: impl Store) {
     claim(&store).await;
     put(&store, "d/one", b"1").await;
     put(&store, "d/two", b"2").await;
-    let taken = store.withdraw(vec![(path("d/one"), staged("t1")), (path("d/none"), staged("t2"))]).await.expect("tried");
+    let taken = store
+        .withdraw(vec![(path("d/one"), staged("t1")), (path("d/none"), staged("t2"))])
+        .await
+        .expect("tried");
     assert!(taken[0].is_ok() && matches!(taken[1], Err(StoreError::Absent { .. })), "{taken:?}");
     assert_eq!(published(&store, "d/one").await, None);
     assert_eq!(published(&store, "d/two").await.as_deref(), Some(&b"2"[..]));
-    assert_eq!(store.read(Place::Staged(staged("t1")), 0, 10).await.expect("staged"), Bytes::from_static(b"1"));
+    assert_eq!(
+        store.read(Place::Staged(staged("t1")), 0, 10).await.expect("staged"),
+        Bytes::from_static(b"1")
+    );
     let kept = store.set_aside(staged("t1"), path("d/one")).await.expect("kept");
     assert!(kept.contains("one"), "{kept}");
     assert!(store.staged().await.expect("listed").is_empty());
@@ -123,7 +144,8 @@ async fn an_index_keeps_what_it_was_told<I: Index>(index: I, reopen: impl AsyncF
     let store = StoreId::random(&SystemEntropy);
     let (one, two) = (held(b"one"), held(b"two"));
     let missing = Missing::new(wanted("m"));
-    let upload = Upload { id: UploadId::random(&SystemEntropy), caller: "operator/local".into(), size_bytes: 12 };
+    let upload =
+        Upload { id: UploadId::random(&SystemEntropy), caller: "operator/local".into(), size_bytes: 12 };
     let intent = Intent::Delete { path: path("a"), staged: staged("s"), digest: one.digest };
     let groups = groups(&[9; 2 << 20]);
     index
@@ -223,7 +245,8 @@ async fn an_index_in_memory_keeps_what_it_was_told() {
 /// R70, I8: a link in the tree is never followed, neither to read nor to write, wherever it points.
 #[tokio::test]
 async fn links_are_never_followed() {
-    let (root, outside) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (root, outside) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let store = FsStore::new(root.path(), 0);
     claim(&store).await;
     std::fs::write(outside.path().join("secret"), b"secret").expect("written");

@@ -20,7 +20,8 @@ impl Installation {
 
     /// The process of a child, as soon as it has one.
     pub async fn process(&self, child: &str) -> i32 {
-        wait::until(format!("a process of {child}"), EFFECT_MAX, || async { self.pid(child).ok_or("none") }).await
+        wait::until(format!("a process of {child}"), EFFECT_MAX, || async { self.pid(child).ok_or("none") })
+            .await
     }
 
     /// Sends a signal to a child, for example SIGSTOP or SIGCONT.

@@ -31,7 +31,8 @@ pub struct Client {
 impl Client {
     pub(super) fn new(folder: &Path, ca: &Path, addresses: Arc<Addresses>) -> Self {
         let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
-        let identity = TlsIdentity::load(&cert, &key, ca, &addresses.trust_domain).expect("a certificate of the installation");
+        let identity = TlsIdentity::load(&cert, &key, ca, &addresses.trust_domain)
+            .expect("a certificate of the installation");
         Self { channels: Channels::new(TlsDial::new(identity)), addresses }
     }
 

@@ -80,7 +80,8 @@ struct Server {
 impl Addresses {
     pub(super) fn uri(&self, child: &str) -> String {
         let of_server = |id: &str, service: &str| {
-            let server = self.servers.iter().find(|server| server.id == id).expect("a server of the installation");
+            let server =
+                self.servers.iter().find(|server| server.id == id).expect("a server of the installation");
             if service == "filesync" { server.filesync_port } else { server.timeguard_port }
         };
         let port = match child.split_once('.') {
@@ -147,13 +148,17 @@ impl Installation {
             let log = log.clone();
             async move {
                 if ended.is_some() {
-                    panic!("lockstep up ({pid}) ended: {ended:?}\n{}", fs::read_to_string(log).unwrap_or_default());
+                    panic!(
+                        "lockstep up ({pid}) ended: {ended:?}\n{}",
+                        fs::read_to_string(log).unwrap_or_default()
+                    );
                 }
                 if is_ready { Ok(()) } else { Err("no ready mark") }
             }
         })
         .await;
-        let text = fs::read_to_string(self.data().join("installation.toml")).expect("written before the start");
+        let text =
+            fs::read_to_string(self.data().join("installation.toml")).expect("written before the start");
         self.addresses = Arc::new(toml::from_str(&text).expect("as `up` writes it"));
     }
 
@@ -231,7 +236,8 @@ impl Installation {
     /// If it does not succeed.
     pub async fn run(&self, args: &[&str]) -> String {
         let mut command = self.command(args);
-        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("started");
+        let output =
+            tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("started");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "{args:?}: {}\n{}", output.status, text(&output.stderr));
         text(&output.stdout)

@@ -47,7 +47,13 @@ impl Ledger {
     ///
     /// # Errors
     /// The refusal.
-    pub async fn register(&mut self, client: &Client, server: &str, path: &str, bytes: Vec<u8>) -> tonic::Result<Registered> {
+    pub async fn register(
+        &mut self,
+        client: &Client,
+        server: &str,
+        path: &str,
+        bytes: Vec<u8>,
+    ) -> tonic::Result<Registered> {
         let answer = client.files().register_file(addressed(registration(path, bytes), server)).await?;
         let file = answer.into_inner().file.expect("the contract says so");
         self.note(&file);
@@ -58,7 +64,12 @@ impl Ledger {
     ///
     /// # Errors
     /// The refusal.
-    pub async fn delete(&mut self, client: &Client, server: &str, path: &str) -> tonic::Result<DeleteFileResponse> {
+    pub async fn delete(
+        &mut self,
+        client: &Client,
+        server: &str,
+        path: &str,
+    ) -> tonic::Result<DeleteFileResponse> {
         let answer = client.files().delete_file(addressed(self.deletion(path), server)).await?;
         self.note_deleted(path);
         Ok(answer.into_inner())
@@ -70,7 +81,11 @@ impl Ledger {
     /// If the ledger does not know it.
     pub fn deletion(&self, path: &str) -> DeleteFileRequest {
         let entry = self.live.get(path).expect("a live file");
-        DeleteFileRequest { path: path.to_owned(), expected_revision: entry.revision, request_id: request_id("delete", path) }
+        DeleteFileRequest {
+            path: path.to_owned(),
+            expected_revision: entry.revision,
+            request_id: request_id("delete", path),
+        }
     }
 
     /// Notes a file that was registered in any way.
@@ -95,7 +110,8 @@ impl Ledger {
     /// If an index says anything else than the ledger, or an intent, a journal, an upload or staged bytes are left.
     pub fn check_indexes(&self, installation: &Installation) {
         for server in installation.servers() {
-            let index = rusqlite::Connection::open(installation.state(&server).join("index.sqlite")).expect("an index");
+            let index = rusqlite::Connection::open(installation.state(&server).join("index.sqlite"))
+                .expect("an index");
             let mut held = index.prepare("SELECT path, digest, revision FROM held").expect("the table");
             let held: BTreeMap<String, Entry> = held
                 .query_map([], |row| Ok((row.get(0)?, Entry { digest: row.get(1)?, revision: row.get(2)? })))
@@ -111,7 +127,8 @@ impl Ledger {
                     .expect("the table");
                 assert_eq!(count, 0, "{server} is not done with its {table}");
             }
-            let staged: Vec<_> = fs::read_dir(installation.staging(&server)).expect("a staging directory").collect();
+            let staged: Vec<_> =
+                fs::read_dir(installation.staging(&server)).expect("a staging directory").collect();
             assert!(staged.is_empty(), "{server} left bytes in staging: {staged:?}");
         }
     }
@@ -174,7 +191,8 @@ fn digests(directory: &Path) -> BTreeMap<String, String> {
                 left.push(path);
             } else {
                 assert!(kind.is_file(), "{} is no file", path.display());
-                let name = path.strip_prefix(directory).expect("below it").to_str().expect("UTF-8").to_owned();
+                let name =
+                    path.strip_prefix(directory).expect("below it").to_str().expect("UTF-8").to_owned();
                 found.insert(name, digest(&path).expect("a file can be read"));
             }
         }

@@ -6,8 +6,10 @@ use std::{
     time::Duration,
 };
 
-use lockstep_proto::gateway::v1::{ListServersRequest, Row, WatchRowsRequest, cell, matrix_service_client::MatrixServiceClient};
 use lockstep_chassis::Channel;
+use lockstep_proto::gateway::v1::{
+    ListServersRequest, Row, WatchRowsRequest, cell, matrix_service_client::MatrixServiceClient,
+};
 use tokio::task::JoinHandle;
 
 use super::{Installation, ledger::digest};
@@ -30,9 +32,16 @@ struct Shared {
 
 impl Monitor {
     /// Begins to watch. `expected` says what digest a path must have on every disk: content that belongs to its name.
-    pub fn start(installation: &Installation, expected: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
+    pub fn start(
+        installation: &Installation,
+        expected: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
         let shared = Arc::new(Shared::default());
-        let roots = installation.servers().into_iter().map(|id| (installation.transfer(&id), id)).map(|(path, id)| (id, path));
+        let roots = installation
+            .servers()
+            .into_iter()
+            .map(|id| (installation.transfer(&id), id))
+            .map(|(path, id)| (id, path));
         let roots: BTreeMap<_, _> = roots.collect();
         let client = installation.client("viewer");
         let (rows, positions) = (Arc::clone(&shared), Arc::clone(&shared));
@@ -45,7 +54,10 @@ impl Monitor {
                 let is_right = found.as_ref().is_ok_and(|found| *found == digest_expected);
                 if !is_right && !shared.going.lock().expect("no panic").contains(&row.path) {
                     let why = found.unwrap_or_else(|error| error.to_string());
-                    shared.tell(format!("I10: {} is IN_SYNC on {} and is not there: {why}", row.path, cell.server_id));
+                    shared.tell(format!(
+                        "I10: {} is IN_SYNC on {} and is not there: {why}",
+                        row.path, cell.server_id
+                    ));
                 }
             }
         });
@@ -78,7 +90,11 @@ impl Shared {
     }
 }
 
-async fn watch_rows(mut matrix: MatrixServiceClient<Channel>, shared: Arc<Shared>, look: impl Fn(&Shared, &Row)) {
+async fn watch_rows(
+    mut matrix: MatrixServiceClient<Channel>,
+    shared: Arc<Shared>,
+    look: impl Fn(&Shared, &Row),
+) {
     loop {
         if let Ok(stream) = matrix.watch_rows(WatchRowsRequest::default()).await {
             let mut stream = stream.into_inner();

@@ -8,7 +8,12 @@ use std::{
 use lockstep_model::{Digest, FilePath, Position, StoreId, UploadId};
 
 use crate::{
-    domain::{exception::Missing, held::{Held, StagedName}, intent::Intent, tree::Groups},
+    domain::{
+        exception::Missing,
+        held::{Held, StagedName},
+        intent::Intent,
+        tree::Groups,
+    },
     ports::{Index, IndexError, Loaded, Upload, Write},
 };
 

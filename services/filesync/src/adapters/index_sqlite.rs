@@ -38,7 +38,8 @@ impl SqliteIndex {
     /// # Errors
     /// [`IndexError`] if the file cannot be opened or is no index.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
-        let mut connection = connect(path).map_err(|error| failed(&format!("{}: {error}", path.display())))?;
+        let mut connection =
+            connect(path).map_err(|error| failed(&format!("{}: {error}", path.display())))?;
         migrations::migrations::runner()
             .run(&mut connection)
             .map_err(|error| failed(&format!("{}: {error}", path.display())))?;
@@ -98,7 +99,8 @@ impl Index for SqliteIndex {
 
     async fn load_journal(&self, name: StagedName) -> Result<Option<u64>, IndexError> {
         self.run(move |connection| {
-            let mut select = connection.prepare_cached("SELECT verified_bytes FROM journal WHERE staged = ?1")?;
+            let mut select =
+                connection.prepare_cached("SELECT verified_bytes FROM journal WHERE staged = ?1")?;
             select.query_row([name.as_str()], |row| unsigned(row, 0)).optional()
         })
         .await
@@ -145,9 +147,10 @@ fn apply(to: &Transaction<'_>, write: Write) -> rusqlite::Result<()> {
             run("INSERT OR REPLACE INTO journal VALUES (?1, ?2)", params![name.as_str(), signed(bytes)])
         }
         Write::Unjournal(name) => run("DELETE FROM journal WHERE staged = ?1", params![name.as_str()]),
-        Write::Groups(digest, groups) => {
-            run("INSERT OR REPLACE INTO groups VALUES (?1, ?2)", params![digest.to_string(), groups.to_bytes()])
-        }
+        Write::Groups(digest, groups) => run(
+            "INSERT OR REPLACE INTO groups VALUES (?1, ?2)",
+            params![digest.to_string(), groups.to_bytes()],
+        ),
         Write::Ungroup(digest) => run("DELETE FROM groups WHERE digest = ?1", params![digest.to_string()]),
         Write::Upload(upload) => run(
             "INSERT OR REPLACE INTO uploads VALUES (?1, ?2, ?3)",
@@ -165,12 +168,18 @@ fn load(from: &Connection) -> rusqlite::Result<Loaded> {
     Ok(Loaded {
         position: meta(from, "position")?,
         store: meta(from, "store")?,
-        held: rows(from, "SELECT path, file_id, revision, digest, size_bytes, modified_ns, changed_ns FROM held", |row| {
-            let path: FilePath = parsed(row, 0)?;
-            let stat = Stat { size_bytes: unsigned(row, 4)?, modified_ns: row.get(5)?, changed_ns: row.get(6)? };
-            let (file_id, revision, digest) = (parsed(row, 1)?, Revision(unsigned(row, 2)?), parsed(row, 3)?);
-            Ok((path, Held { file_id, revision, digest, stat }))
-        })?,
+        held: rows(
+            from,
+            "SELECT path, file_id, revision, digest, size_bytes, modified_ns, changed_ns FROM held",
+            |row| {
+                let path: FilePath = parsed(row, 0)?;
+                let stat =
+                    Stat { size_bytes: unsigned(row, 4)?, modified_ns: row.get(5)?, changed_ns: row.get(6)? };
+                let (file_id, revision, digest) =
+                    (parsed(row, 1)?, Revision(unsigned(row, 2)?), parsed(row, 3)?);
+                Ok((path, Held { file_id, revision, digest, stat }))
+            },
+        )?,
         missing: rows(from, "SELECT body FROM missing", |row| decoded(row, 0))?,
         intents: rows(from, "SELECT number, body FROM intents ORDER BY number", |row| {
             Ok((unsigned(row, 0)?, decoded(row, 1)?))
@@ -193,7 +202,9 @@ fn rows<T>(
 }
 
 fn meta<T: serde::de::DeserializeOwned>(from: &Connection, name: &str) -> rusqlite::Result<Option<T>> {
-    from.prepare("SELECT value FROM meta WHERE name = ?1")?.query_row([name], |row| decoded(row, 0)).optional()
+    from.prepare("SELECT value FROM meta WHERE name = ?1")?
+        .query_row([name], |row| decoded(row, 0))
+        .optional()
 }
 
 /// SQLite has signed integers only; sizes and revisions stay far below its bound.

@@ -48,7 +48,9 @@ impl Peers for GrpcPeers {
         let request = LocateContentRequest { digests: digests.iter().map(Digest::to_string).collect() };
         let answer = self.client(peer, Lane::Control).locate_content(request).await;
         let held = answer.map_err(|status| failed(peer, &status))?.into_inner().held_digests;
-        held.iter().map(|text| text.parse().map_err(|_| malformed(peer, "something that is no digest"))).collect()
+        held.iter()
+            .map(|text| text.parse().map_err(|_| malformed(peer, "something that is no digest")))
+            .collect()
     }
 
     async fn read(&self, peer: &Peer, ranges: Vec<Range>) -> Result<impl Parts, PeerError> {
@@ -56,11 +58,12 @@ impl Peers for GrpcPeers {
         let range = |range: Range| ContentRange {
             digest: range.digest.to_string(),
             offset_bytes: i64::try_from(range.offset).unwrap_or(i64::MAX),
-            end_bytes: 0,
+            end_bytes: i64::try_from(range.end).unwrap_or(i64::MAX),
         };
         let request = ReadContentRequest { ranges: ranges.into_iter().map(range).collect() };
         let lane = if large { Lane::Bulk(1) } else { Lane::Bulk(0) };
-        let stream = self.client(peer, lane).read_content(request).await.map_err(|status| failed(peer, &status))?;
+        let stream =
+            self.client(peer, lane).read_content(request).await.map_err(|status| failed(peer, &status))?;
         Ok(GrpcParts { peer: peer.clone(), stream: stream.into_inner() })
     }
 }
@@ -74,16 +77,18 @@ impl Parts for GrpcParts {
     async fn next(&mut self) -> Result<Option<Part>, PeerError> {
         let message = self.stream.message().await.map_err(|status| failed(&self.peer, &status))?;
         let Some(message) = message else { return Ok(None) };
-        let digest = |text: &str| text.parse().map_err(|_| malformed(&self.peer, "something that is no digest"));
+        let digest =
+            |text: &str| text.parse().map_err(|_| malformed(&self.peer, "something that is no digest"));
         let part = match message.part.ok_or_else(|| malformed(&self.peer, "an empty message"))? {
             read_content_response::Part::Header(header) => Part::Header {
                 digest: digest(&header.digest)?,
                 size_bytes: u64::try_from(header.size_bytes).unwrap_or(u64::MAX),
             },
             read_content_response::Part::GroupHashes(hashes) => Part::Hashes(hashes.hashes),
-            read_content_response::Part::Chunk(chunk) => {
-                Part::Chunk { offset: u64::try_from(chunk.offset_bytes).unwrap_or(u64::MAX), data: chunk.data }
-            }
+            read_content_response::Part::Chunk(chunk) => Part::Chunk {
+                offset: u64::try_from(chunk.offset_bytes).unwrap_or(u64::MAX),
+                data: chunk.data,
+            },
             read_content_response::Part::Failure(refused) => {
                 let failure = refused.failure.unwrap_or_default();
                 let reason = Reason::parse(&failure.reason).unwrap_or(Reason::Internal);

@@ -16,12 +16,20 @@ use rustix::{
 pub fn lock(state: &Path) -> Result<OwnedFd, StartError> {
     let at = state.display();
     DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(|error| {
-        StartError::new(format!("the state directory {at} cannot be made"), error, "check the path and its rights")
+        StartError::new(
+            format!("the state directory {at} cannot be made"),
+            error,
+            "check the path and its rights",
+        )
     })?;
     let path = state.join("lock");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
     let file = open(&path, flags, Mode::from_raw_mode(0o600)).map_err(|errno| {
-        StartError::new(format!("the state directory {at} cannot be used"), errno, "check the path and its rights")
+        StartError::new(
+            format!("the state directory {at} cannot be used"),
+            errno,
+            "check the path and its rights",
+        )
     })?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
@@ -30,6 +38,10 @@ pub fn lock(state: &Path) -> Result<OwnedFd, StartError> {
             "another process holds its lock",
             "stop the other filesync of this server, or give this one a directory of its own",
         )),
-        Err(errno) => Err(StartError::new(format!("the state directory {at} cannot be locked"), errno, "use a local file system")),
+        Err(errno) => Err(StartError::new(
+            format!("the state directory {at} cannot be locked"),
+            errno,
+            "use a local file system",
+        )),
     }
 }

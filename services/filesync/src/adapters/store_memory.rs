@@ -87,7 +87,11 @@ impl MemoryStore {
     /// Flips a bit of a staged file behind everybody's back; false if there is none whose name begins so.
     pub fn rot_staged(&self, prefix: &str) -> bool {
         let mut disk = self.disk();
-        let rotten = disk.live.staging.iter_mut().find(|(name, node)| name.as_str().starts_with(prefix) && !node.data.is_empty());
+        let rotten = disk
+            .live
+            .staging
+            .iter_mut()
+            .find(|(name, node)| name.as_str().starts_with(prefix) && !node.data.is_empty());
         rotten.map(|(_, node)| Arc::make_mut(&mut node.data)[0] ^= 1).is_some()
     }
 
@@ -109,7 +113,8 @@ impl Disk {
 
     fn free(&self) -> u64 {
         let Tree { staging, transfer, aside } = &self.live;
-        let used: usize = staging.values().chain(transfer.values()).chain(aside.values()).map(|n| n.data.len()).sum();
+        let used: usize =
+            staging.values().chain(transfer.values()).chain(aside.values()).map(|n| n.data.len()).sum();
         self.capacity_bytes.saturating_sub(used as u64)
     }
 
@@ -123,7 +128,8 @@ impl Disk {
             return Err(StoreError::Occupied { path: path.to_string() });
         }
         let now = self.tick();
-        let mut node = self.live.staging.remove(name).ok_or_else(|| StoreError::Absent { path: name.to_string() })?;
+        let mut node =
+            self.live.staging.remove(name).ok_or_else(|| StoreError::Absent { path: name.to_string() })?;
         node.changed_ns = now;
         let stat = node.stat();
         self.live.transfer.insert(path.clone(), node);
@@ -136,7 +142,8 @@ impl Disk {
 
     fn withdraw(&mut self, path: &FilePath, name: &StagedName) -> Result<(), StoreError> {
         let now = self.tick();
-        let mut node = self.live.transfer.remove(path).ok_or_else(|| StoreError::Absent { path: path.to_string() })?;
+        let mut node =
+            self.live.transfer.remove(path).ok_or_else(|| StoreError::Absent { path: path.to_string() })?;
         node.changed_ns = now;
         self.durable.transfer.remove(path);
         self.durable.staging.insert(name.clone(), node.clone());
@@ -149,7 +156,9 @@ impl Store for MemoryStore {
     async fn claim(&self, expected: Option<StoreId>, fresh: StoreId) -> Result<StoreId, StoreError> {
         let mut disk = self.disk();
         match (disk.marker, expected) {
-            (None, Some(expected)) => Err(StoreError::Offline { cause: format!("no marker of store {expected}") }),
+            (None, Some(expected)) => {
+                Err(StoreError::Offline { cause: format!("no marker of store {expected}") })
+            }
             (Some(found), Some(expected)) if found != expected => {
                 Err(StoreError::Offline { cause: format!("store {found} instead of {expected}") })
             }
@@ -220,6 +229,11 @@ impl Store for MemoryStore {
         Ok(names.iter().map(|name| disk.live.staging.get(name).map(|node| node.hash(wanted))).collect())
     }
 
+    async fn look(&self, names: Vec<StagedName>) -> Result<Vec<Option<Stat>>, StoreError> {
+        let disk = self.disk();
+        Ok(names.iter().map(|name| disk.live.staging.get(name).map(Node::stat)).collect())
+    }
+
     async fn staged(&self) -> Result<Vec<(StagedName, u64)>, StoreError> {
         let disk = self.disk();
         Ok(disk.live.staging.iter().map(|(name, node)| (name.clone(), node.data.len() as u64)).collect())
@@ -252,7 +266,8 @@ impl Store for MemoryStore {
 
     async fn set_aside(&self, name: StagedName, from: FilePath) -> Result<String, StoreError> {
         let mut disk = self.disk();
-        let node = disk.live.staging.remove(&name).ok_or_else(|| StoreError::Absent { path: name.to_string() })?;
+        let node =
+            disk.live.staging.remove(&name).ok_or_else(|| StoreError::Absent { path: name.to_string() })?;
         let kept = format!("{name}--{}", from.name());
         disk.durable.staging.remove(&name);
         disk.durable.aside.insert(kept.clone(), node.clone());

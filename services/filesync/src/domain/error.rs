@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use lockstep_model::{Digest, Fault, FilePath, Metadata, Reason, Revision, ServerId, UploadId, path::InvalidPath};
+use lockstep_model::{
+    Digest, Fault, FilePath, Metadata, Reason, Revision, ServerId, UploadId, path::InvalidPath,
+};
 use lockstep_registry::RegistryError;
 
 use crate::{
@@ -240,7 +242,9 @@ impl Fault for FileError {
                 ("digest", digest.to_string()),
                 ("origin_server_id", origin.to_string()),
             ],
-            Self::PathConflict { path, other } => vec![("path", path.to_string()), ("other_path", other.clone())],
+            Self::PathConflict { path, other } => {
+                vec![("path", path.to_string()), ("other_path", other.clone())]
+            }
             Self::LooseFile { path, server } | Self::StagingChanged { path, server } => {
                 vec![("path", path.to_string()), ("server_id", server.to_string())]
             }
@@ -275,9 +279,8 @@ impl Fault for FileError {
             Self::Overloaded { server, limit, .. } => {
                 vec![("server_id", server.to_string()), ("limit", limit.to_string())]
             }
-            Self::NotEligible { server, why } => vec![("server_id", server.to_string()), ("why", why.to_string())],
-            Self::Barred { server, obstacle } => {
-                vec![("server_id", server.to_string()), ("why", obstacle.reason.to_string())]
+            Self::NotEligible { server, why } => {
+                vec![("server_id", server.to_string()), ("why", why.to_string())]
             }
             Self::Registry(error) => error.metadata(),
             Self::Store { server, error } => {
@@ -286,7 +289,9 @@ impl Fault for FileError {
                 metadata
             }
             Self::Peer(error) => error.metadata(),
-            Self::Draining { server } => vec![("server_id", server.to_string())],
+            Self::Barred { server, .. } | Self::Draining { server } => {
+                vec![("server_id", server.to_string())]
+            }
             Self::ContentNotFound { server, digest } | Self::ContentCorrupt { server, digest } => {
                 vec![("server_id", server.to_string()), ("digest", digest.to_string())]
             }
@@ -296,7 +301,8 @@ impl Fault for FileError {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Overloaded { .. } | Self::Registry(RegistryError::Unavailable { .. }) => Some(Duration::from_secs(1)),
+            Self::Overloaded { .. } => Some(Duration::from_secs(1)),
+            Self::Registry(error) => error.retry_after(),
             Self::Store { error, .. } => error.retry_after(),
             _ => None,
         }

@@ -3,7 +3,10 @@
 use lockstep_model::{Digest, FilePath};
 use serde::{Deserialize, Serialize};
 
-use crate::domain::held::{StagedName, Wanted};
+use crate::domain::{
+    held::{StagedName, Stat, Wanted},
+    tree::Groups,
+};
 
 /// Something begun. Settled at start and at the beginning of every round.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,10 @@ pub struct Staged {
     pub wanted: Wanted,
     /// Where its bytes are.
     pub staged: StagedName,
+    /// What the staged file looked like when its bytes were read and found right, and the hashes of its groups; nothing
+    /// after a restart.
+    #[serde(skip)]
+    pub checked: Option<(Stat, Groups)>,
 }
 
 impl Intent {

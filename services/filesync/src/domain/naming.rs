@@ -103,7 +103,8 @@ mod tests {
     #[test]
     fn clashing_names_are_refused() {
         let taken = names(&claim(&paths(&["A/x", "b"]), &Names::new()).expect("free"));
-        for (path, other) in [("a/y", "A"), ("A/X", "A/x"), ("B", "b"), ("b/c", "b"), ("A", "A"), ("b", "b")] {
+        for (path, other) in [("a/y", "A"), ("A/X", "A/x"), ("B", "b"), ("b/c", "b"), ("A", "A"), ("b", "b")]
+        {
             let clash = claim(&paths(&[path]), &taken).expect_err(path);
             assert_eq!(clash.other, other, "{path}");
         }

@@ -119,9 +119,13 @@ mod tests {
     fn carry_out(actions: Vec<Action>, disk: &mut BTreeMap<FilePath, Held>) {
         for action in actions {
             match action {
-                Action::Delete { path, digest } => assert_eq!(disk.remove(&path).map(|held| held.digest), Some(digest)),
+                Action::Delete { path, digest } => {
+                    assert_eq!(disk.remove(&path).map(|held| held.digest), Some(digest))
+                }
                 Action::Adopt { path, revision } => disk.get_mut(&path).expect("held").revision = revision,
-                Action::Fetch(wanted) => assert!(disk.insert(wanted.path.clone(), held_of(&wanted)).is_none()),
+                Action::Fetch(wanted) => {
+                    assert!(disk.insert(wanted.path.clone(), held_of(&wanted)).is_none())
+                }
                 Action::Forget { path } => assert!(!disk.contains_key(&path)),
             }
         }

@@ -169,7 +169,8 @@ mod tests {
         hasher.update(&bytes);
         let (digest, groups) = hasher.finish();
         bytes[(1 << 20) + 17] ^= 1;
-        let good: Vec<bool> = bytes.chunks(1 << 20).enumerate().map(|(i, chunk)| groups.verify(i, chunk)).collect();
+        let good: Vec<bool> =
+            bytes.chunks(1 << 20).enumerate().map(|(i, chunk)| groups.verify(i, chunk)).collect();
         assert_eq!(good, [true, false, true]);
         let mut raw = groups.to_bytes();
         raw[40] ^= 1;

@@ -234,7 +234,13 @@ impl Board {
     }
 
     /// The try did not lead to bytes: what is to be remembered of it, if exactly this is still missing.
-    pub fn failed(&self, wanted: &Wanted, obstacle: Option<Obstacle>, now: Instant, cycle: Duration) -> Option<Missing> {
+    pub fn failed(
+        &self,
+        wanted: &Wanted,
+        obstacle: Option<Obstacle>,
+        now: Instant,
+        cycle: Duration,
+    ) -> Option<Missing> {
         self.change(|state| {
             let exception = state.exceptions.get_mut(&wanted.path)?;
             if exception.missing.wanted.revision != wanted.revision {
@@ -318,8 +324,17 @@ impl Board {
             cleared,
             position: state.position,
             conditions: state.conditions.values().cloned().collect(),
-            transfers: state.transfers.iter().take(TRANSFERS_MAX).map(|(p, t)| (p.clone(), t.clone())).collect(),
-            ahead: state.ahead.iter().map(|(path, (revision, t))| (path.clone(), *revision, t.clone())).collect(),
+            transfers: state
+                .transfers
+                .iter()
+                .take(TRANSFERS_MAX)
+                .map(|(p, t)| (p.clone(), t.clone()))
+                .collect(),
+            ahead: state
+                .ahead
+                .iter()
+                .map(|(path, (revision, t))| (path.clone(), *revision, t.clone()))
+                .collect(),
         }
     }
 }
@@ -358,7 +373,8 @@ impl State {
     fn miss(&mut self, missing: Missing) {
         let now = Instant::now();
         let path = missing.wanted.path.clone();
-        let known = self.exceptions.get(&path).filter(|e| e.missing.wanted.revision == missing.wanted.revision);
+        let known =
+            self.exceptions.get(&path).filter(|e| e.missing.wanted.revision == missing.wanted.revision);
         let exception = match known {
             Some(known) => Exception { missing, ..known.clone() },
             None => {

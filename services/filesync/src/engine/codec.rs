@@ -20,12 +20,14 @@ pub(crate) fn decode(record: &Record) -> Result<FileRecord, FileError> {
 
 pub(super) fn decode_json<T: serde::de::DeserializeOwned>(record: &Record) -> Result<T, FileError> {
     serde_json::from_str(&record.body).map_err(|error| {
-        let cause = format!("the record {} at revision {} cannot be read: {error}", record.key, record.revision);
+        let cause =
+            format!("the record {} at revision {} cannot be read: {error}", record.key, record.revision);
         RegistryError::Unavailable { cause }.into()
     })
 }
 
 pub(super) fn encode(body: &impl serde::Serialize) -> Result<String, FileError> {
-    serde_json::to_string(body)
-        .map_err(|error| RegistryError::Unavailable { cause: format!("a record cannot be written: {error}") }.into())
+    serde_json::to_string(body).map_err(|error| {
+        RegistryError::Unavailable { cause: format!("a record cannot be written: {error}") }.into()
+    })
 }

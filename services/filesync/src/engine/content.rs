@@ -7,7 +7,7 @@ use lockstep_model::{Digest, FilePath, Reason, Revision, record::file_key};
 use lockstep_registry::Registry as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
 use super::{Engine, codec::decode};
@@ -30,9 +30,8 @@ const QUEUE_MESSAGES: usize = 4;
 /// Group hashes in one message: half a mebibyte.
 const HASHES_BYTES_MAX: usize = 512 << 10;
 
-/// How often, and how long each time, a send waits for a file that is just getting its final name.
-const RENAME_TRIES: usize = 20;
-const RENAME_WITHIN: Duration = Duration::from_millis(250);
+/// How long a send waits for a file that is just getting its final name.
+const RENAME_WITHIN: Duration = Duration::from_secs(5);
 
 /// One message of a stream of content.
 #[derive(Debug)]
@@ -75,19 +74,14 @@ impl<P: Ports> Engine<P> {
         answers
     }
 
-    /// Between the rename of a registered file and its entry in the index the content is at neither place for an instant:
-    /// then the answer waits for the next change instead of being "not here".
+    /// A file that is just being registered gets its final name in an instant, and is served from there; one that stays
+    /// in staging, because the disk refused, is served from staging.
     async fn send_settled(&self, range: Range, out: &Out) -> Result<(), FileError> {
         let mut changed = self.inner.board.watch();
-        for _ in 0..RENAME_TRIES {
-            let staged = matches!(self.inner.board.find(&range.digest), Some((Place::Staged(_), _)));
-            match self.send(range, out).await {
-                Err(FileError::ContentNotFound { .. }) if staged => {
-                    let _ = timeout(RENAME_WITHIN, changed.changed()).await;
-                }
-                other => return other,
-            }
-        }
+        let until = Instant::now() + RENAME_WITHIN;
+        while matches!(self.inner.board.find(&range.digest), Some((Place::Staged(_), _)))
+            && matches!(timeout_at(until, changed.changed()).await, Ok(Ok(())))
+        {}
         self.send(range, out).await
     }
 
@@ -120,7 +114,8 @@ impl<P: Ports> Engine<P> {
             first = end;
         }
         let mut offset = range.offset;
-        while offset < size_bytes {
+        let end = if range.end == 0 { size_bytes } else { range.end.min(size_bytes) };
+        while offset < end {
             let length = usize::try_from(GROUP_BYTES.min(size_bytes - offset)).unwrap_or(0);
             let data = self.read(&place, offset, length, digest).await?;
             let index = usize::try_from(offset / GROUP_BYTES).unwrap_or(usize::MAX);
@@ -154,7 +149,13 @@ impl<P: Ports> Engine<P> {
         Ok(())
     }
 
-    async fn read(&self, place: &Place, offset: u64, length: usize, digest: Digest) -> Result<Bytes, FileError> {
+    async fn read(
+        &self,
+        place: &Place,
+        offset: u64,
+        length: usize,
+        digest: Digest,
+    ) -> Result<Bytes, FileError> {
         let read = self.inner.ports.store.read(place.clone(), offset, length).await;
         read.map_err(|error| match error {
             crate::ports::StoreError::Absent { .. } => {

@@ -1,7 +1,7 @@
 //! Deleting: the tombstone is committed, then every server removes its copy.
 
 use lockstep_model::{
-    FilePath, Revision,
+    Digest, FilePath, Revision,
     clock::Entropy as _,
     path::fold,
     record::{FileRecord, file_key, name_key},
@@ -43,7 +43,7 @@ impl<P: Ports> Engine<P> {
     ) -> Result<(Registered, Revision), FileError> {
         self.may_originate()?;
         // Of the same request at the same time, the second waits for the answer of the first.
-        let _turn = self.inner.requests.acquire_names([fold(&ask.label())]).await;
+        let _turn = self.inner.requests.acquire_names([fold(&ask.label())].into()).await;
         let fingerprint = format!("delete {path} {expected}");
         let request = Request { caller: ask.caller.clone(), id: ask.request_id.to_string(), fingerprint };
         let known = self.registry().find_request(request.clone()).await;
@@ -51,7 +51,8 @@ impl<P: Ports> Engine<P> {
             && let Ok(written) = self.registry().transaction(revision).await
             && let Some(tombstone) = written.iter().find(|record| record.key == file_key(path))
         {
-            let again = Registered { path: path.clone(), revision: expected, record: living(decode(tombstone)?) };
+            let again =
+                Registered { path: path.clone(), revision: expected, record: living(decode(tombstone)?) };
             return Ok((again, revision));
         }
         for _ in 0..ATTEMPTS_MAX {
@@ -65,7 +66,11 @@ impl<P: Ports> Engine<P> {
                 return mine.then_some((again, record.revision)).ok_or_else(gone);
             }
             if record.revision != expected {
-                return Err(FileError::RevisionChanged { path: path.clone(), expected, actual: record.revision });
+                return Err(FileError::RevisionChanged {
+                    path: path.clone(),
+                    expected,
+                    actual: record.revision,
+                });
             }
             let tombstone = FileRecord {
                 deleted_by: Some(ask.label()),
@@ -137,20 +142,39 @@ impl<P: Ports> Engine<P> {
     /// Removes our copies of files that are registered no more. What cannot be removed is answered with the reason.
     /// The caller has the lease.
     pub(super) async fn remove(&self, path: FilePath) -> Result<(), FileError> {
-        let Some(held) = self.inner.board.held(std::slice::from_ref(&path)).pop().flatten() else { return Ok(()) };
+        let Some(held) = self.inner.board.held(std::slice::from_ref(&path)).pop().flatten() else {
+            return Ok(());
+        };
         let staged = StagedName::new("delete", self.inner.ports.entropy.uuid());
         let number = self.number();
         let _active = self.inner.intents.begin(number);
         let intent = Intent::Delete { path: path.clone(), staged: staged.clone(), digest: held.digest };
+        let removed = self.remove_intended(number, intent.clone(), path, staged, held.digest).await;
+        if removed.is_err() {
+            // How far it came, the next round finds out.
+            self.inner.intents.leave(number, intent);
+        }
+        removed
+    }
+
+    async fn remove_intended(
+        &self,
+        number: u64,
+        intent: Intent,
+        path: FilePath,
+        staged: StagedName,
+        digest: Digest,
+    ) -> Result<(), FileError> {
         self.record(vec![Write::Intend(number, intent)]).await?;
         fail::fail_point!("filesync.delete.intended");
         let store = &self.inner.ports.store;
-        let withdrawn = store.withdraw(vec![(path.clone(), staged.clone())]).await.map_err(|error| self.disk(error))?;
+        let withdrawn =
+            store.withdraw(vec![(path.clone(), staged.clone())]).await.map_err(|error| self.disk(error))?;
         match withdrawn.into_iter().next() {
             Some(Ok(())) => {}
             // Somebody removed it, or put something else in its place, which is not ours to touch.
             Some(Err(StoreError::Absent { .. } | StoreError::Foreign { .. })) | None => {
-                let mut writes = self.release(&path, held.digest);
+                let mut writes = self.release(&path, digest);
                 writes.push(Write::Settle(number));
                 return self.record(writes).await;
             }
@@ -160,7 +184,7 @@ impl<P: Ports> Engine<P> {
             }
         }
         fail::fail_point!("filesync.delete.withdrawn");
-        self.settle_delete(number, path, staged, held.digest).await
+        self.settle_delete(number, path, staged, digest).await
     }
 }
 

@@ -92,7 +92,9 @@ impl<P: Ports> Engine<P> {
             && let Ok(permit) = Arc::clone(&self.inner.small_lane).try_acquire_owned()
         {
             let (mut batch, mut bytes) = (Vec::new(), 0);
-            while let Some(next) = small.next_if(|w| batch.len() < BATCH_FILES && bytes + w.size_bytes <= BATCH_BYTES) {
+            while let Some(next) =
+                small.next_if(|w| batch.len() < BATCH_FILES && bytes + w.size_bytes <= BATCH_BYTES)
+            {
                 bytes += next.size_bytes;
                 batch.push(next);
             }
@@ -183,7 +185,8 @@ impl<P: Ports> Engine<P> {
         for (turn, wanted) in wanted.into_iter().enumerate() {
             // Holders take turns, so that not everything comes from one.
             let order = (0..peers.len()).map(|at| (at + turn) % peers.len());
-            let holder = order.into_iter().find(|at| asked[*at].as_ref().is_ok_and(|h| h.contains(&wanted.digest)));
+            let holder =
+                order.into_iter().find(|at| asked[*at].as_ref().is_ok_and(|h| h.contains(&wanted.digest)));
             match holder {
                 Some(at) => found.entry(at).or_default().push(wanted),
                 None => lost.push((wanted.clone(), no_holder(&wanted, &silent))),
@@ -216,10 +219,15 @@ pub(super) fn silent(peer: &Peer, within: Duration) -> PeerError {
 fn no_holder(wanted: &Wanted, silent: &[String]) -> Obstacle {
     let path = &wanted.path;
     match silent {
-        [] => Obstacle { reason: Reason::NoHolder, message: format!("no server holds the content of {path}") },
+        [] => {
+            Obstacle { reason: Reason::NoHolder, message: format!("no server holds the content of {path}") }
+        }
         _ => Obstacle {
             reason: Reason::PeerUnreachable,
-            message: format!("no server that answers holds the content of {path}; no answer from {}", silent.join(", ")),
+            message: format!(
+                "no server that answers holds the content of {path}; no answer from {}",
+                silent.join(", ")
+            ),
         },
     }
 }

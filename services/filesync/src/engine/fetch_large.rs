@@ -13,6 +13,7 @@ use super::{
     Engine,
     board::Transfer,
     fetch::{STALL, obstacle, silent},
+    flush::Flusher,
 };
 use crate::{
     domain::{
@@ -25,8 +26,6 @@ use crate::{
     ports::{Index as _, Part, Parts as _, Peer, PeerError, Peers as _, Ports, Range, Store as _, Write},
 };
 
-/// Bytes between two entries of the journal: what a crash may cost.
-const JOURNAL_BYTES: u64 = 64 << 20;
 /// Verified mebibytes that wait for the disk.
 const QUEUE_GROUPS: usize = 4;
 /// How often progress is shown.
@@ -120,11 +119,13 @@ impl<P: Ports> Engine<P> {
 
     /// Streams from `verified` on; moves it as bytes are written.
     async fn stream(&self, peer: &Peer, wanted: &Wanted, verified: &mut u64) -> Result<(), Broken> {
-        let range = Range { digest: wanted.digest, offset: *verified - *verified % GROUP_BYTES };
+        let range = Range { digest: wanted.digest, offset: *verified - *verified % GROUP_BYTES, end: 0 };
         let (groups, write) = mpsc::channel(QUEUE_GROUPS);
         let from = range.offset;
-        let (received, written) =
-            tokio::join!(self.receive(peer, wanted, range, groups), self.write_groups(peer, wanted, from, write));
+        let (received, written) = tokio::join!(
+            self.receive(peer, wanted, range, groups),
+            self.write_groups(peer, wanted, from, write)
+        );
         match written {
             Ok(end) => *verified = end,
             Err(error) => return Err(Broken::Here(error)),
@@ -148,7 +149,9 @@ impl<P: Ports> Engine<P> {
         let mut parts = opened.unwrap_or_else(|_| Err(silent(peer, STALL)))?;
         let (mut hashes, mut tree, mut expected) = (Vec::new(), None, range.offset);
         let hashes_bytes = Groups::count_for(wanted.size_bytes) * crate::domain::tree::HASH_BYTES as u64;
-        while let Some(part) = timeout(STALL, parts.next()).await.unwrap_or_else(|_| Err(silent(peer, STALL)))? {
+        while let Some(part) =
+            timeout(STALL, parts.next()).await.unwrap_or_else(|_| Err(silent(peer, STALL)))?
+        {
             match part {
                 Part::Header { size_bytes, .. } if size_bytes != wanted.size_bytes => {
                     return Err(wrong(peer, "the size is another"));
@@ -169,8 +172,12 @@ impl<P: Ports> Engine<P> {
                 }
                 Part::Chunk { offset, data } => {
                     let index = usize::try_from(offset / GROUP_BYTES).unwrap_or(usize::MAX);
-                    let whole = data.len() as u64 == GROUP_BYTES.min(wanted.size_bytes.saturating_sub(offset));
-                    if offset != expected || !whole || !tree.as_ref().is_some_and(|tree| tree.verify(index, &data)) {
+                    let whole =
+                        data.len() as u64 == GROUP_BYTES.min(wanted.size_bytes.saturating_sub(offset));
+                    if offset != expected
+                        || !whole
+                        || !tree.as_ref().is_some_and(|tree| tree.verify(index, &data))
+                    {
                         tracing::warn!(source = %peer.server, path = %wanted.path, offset, "a peer sent bytes that do not belong to the digest");
                         return Err(wrong(peer, "the bytes do not belong to the digest"));
                     }
@@ -194,24 +201,28 @@ impl<P: Ports> Engine<P> {
         mut groups: mpsc::Receiver<(u64, Bytes)>,
     ) -> Result<u64, FileError> {
         let store = &self.inner.ports.store;
-        let (name, mut end, mut journaled) = (wanted.staged(), from, from);
+        let (name, mut end, mut flusher) = (wanted.staged(), from, Flusher::new(wanted.staged(), from));
         let (mut shown, mut shown_at, mut rate) = (from, Instant::now(), 0);
         while let Some((offset, data)) = groups.recv().await {
             end = offset + data.len() as u64;
             store.write(&name, offset, data).await.map_err(|error| self.disk(error))?;
-            if end - journaled >= JOURNAL_BYTES && end < wanted.size_bytes {
-                store.sync(vec![(name.clone(), None)]).await.map_err(|error| self.disk(error))?;
-                self.record(vec![Write::Journal(name.clone(), end)]).await?;
+            let durable = flusher.wrote(self, end).map_err(|error| self.disk(error))?;
+            if let Some(durable) = durable.filter(|durable| *durable < wanted.size_bytes) {
+                self.record(vec![Write::Journal(name.clone(), durable)]).await?;
                 fail::fail_point!("filesync.fetch.journaled");
-                journaled = end;
             }
             let since = shown_at.elapsed();
             if since >= PROGRESS_EVERY {
                 rate = smoothed(rate, end - shown, since);
                 (shown, shown_at) = (end, Instant::now());
                 let (source, total_bytes) = (peer.server.clone(), wanted.size_bytes);
-                let transfer =
-                    Transfer { source, copied_bytes: end, total_bytes, bytes_per_second: rate, measured: shown_at };
+                let transfer = Transfer {
+                    source,
+                    copied_bytes: end,
+                    total_bytes,
+                    bytes_per_second: rate,
+                    measured: shown_at,
+                };
                 self.inner.board.transfer(&wanted.path, Some(transfer));
                 // A file that was deleted or replaced meanwhile is not worth another byte.
                 if !self.inner.board.is_missing(wanted) {
@@ -219,6 +230,7 @@ impl<P: Ports> Engine<P> {
                 }
             }
         }
+        flusher.finish().await.map_err(|error| self.disk(error))?;
         Ok(end)
     }
 
@@ -233,7 +245,12 @@ impl<P: Ports> Engine<P> {
             self.record(vec![Write::Unjournal(wanted.staged())]).await?;
             return store.discard(vec![wanted.staged()]).await.map_err(|error| self.disk(error));
         }
-        self.publish_fetched(peer, vec![Staged { staged: wanted.staged(), wanted: wanted.clone() }], begun).await
+        self.publish_fetched(
+            peer,
+            vec![Staged { staged: wanted.staged(), wanted: wanted.clone(), checked: None }],
+            begun,
+        )
+        .await
     }
 }
 

@@ -27,7 +27,9 @@ impl<P: Ports> Engine<P> {
         let mut left = Vec::new();
         for wanted in batch {
             match self.origin_of(&wanted).await {
-                Some(peer) => by_origin.entry(peer.server.clone()).or_insert((peer, Vec::new())).1.push(wanted),
+                Some(peer) => {
+                    by_origin.entry(peer.server.clone()).or_insert((peer, Vec::new())).1.push(wanted)
+                }
                 None => left.push(wanted),
             }
         }
@@ -64,7 +66,10 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Holds what lies at its path already with the right bytes, and answers the rest.
-    pub(super) async fn adopt_present(&self, batch: Vec<Wanted>) -> Result<Vec<Wanted>, (Vec<Wanted>, FileError)> {
+    pub(super) async fn adopt_present(
+        &self,
+        batch: Vec<Wanted>,
+    ) -> Result<Vec<Wanted>, (Vec<Wanted>, FileError)> {
         let paths: Vec<FilePath> = batch.iter().map(|wanted| wanted.path.clone()).collect();
         let found = match self.inner.ports.store.stat(paths.clone()).await {
             Ok(found) => found,
@@ -86,7 +91,9 @@ impl<P: Ports> Engine<P> {
                 Err(error) => Err(error),
             };
             match adopted {
-                Ok(true) => tracing::info!(path = %wanted.path, revision = %wanted.revision, target = %self.server(), bytes = 0, result = "adopted", "copy"),
+                Ok(true) => {
+                    tracing::info!(path = %wanted.path, revision = %wanted.revision, target = %self.server(), bytes = 0, result = "adopted", "copy")
+                }
                 Ok(false) => rest.push(wanted),
                 Err(error) => {
                     self.note_failure(&wanted, Obstacle::of(&error)).await;
@@ -139,12 +146,14 @@ impl<P: Ports> Engine<P> {
         received: &mut BTreeMap<Digest, Bytes>,
         reasons: &mut BTreeMap<Digest, Obstacle>,
     ) -> Result<(), PeerError> {
-        let ranges = digests.iter().map(|digest| Range { digest: *digest, offset: 0 }).collect();
+        let ranges = digests.iter().map(|digest| Range { digest: *digest, offset: 0, end: 0 }).collect();
         let stalled = |_| Err(silent(peer, STALL));
         let mut parts =
             timeout(STALL, self.inner.ports.peers.read(peer, ranges)).await.unwrap_or_else(stalled)?;
         let mut current: Option<(Digest, u64)> = None;
-        while let Some(part) = timeout(STALL, parts.next()).await.unwrap_or_else(|_| Err(silent(peer, STALL)))? {
+        while let Some(part) =
+            timeout(STALL, parts.next()).await.unwrap_or_else(|_| Err(silent(peer, STALL)))?
+        {
             match part {
                 Part::Header { digest, size_bytes } => {
                     current = Some((digest, size_bytes));
@@ -183,9 +192,16 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Stages, syncs, publishes and holds what was received.
-    async fn land_small(&self, peer: &Peer, files: Vec<(Wanted, Bytes)>, begun: Instant) -> Result<(), FileError> {
-        let _lease = self.inner.leases.acquire(files.iter().map(|(wanted, _)| &wanted.path)).await;
-        let files: Vec<_> = files.into_iter().filter(|(wanted, _)| self.inner.board.is_missing(wanted)).collect();
+    async fn land_small(
+        &self,
+        peer: &Peer,
+        files: Vec<(Wanted, Bytes)>,
+        begun: Instant,
+    ) -> Result<(), FileError> {
+        let paths: Vec<FilePath> = files.iter().map(|(wanted, _)| wanted.path.clone()).collect();
+        let _lease = self.inner.leases.acquire(&paths).await;
+        let files: Vec<_> =
+            files.into_iter().filter(|(wanted, _)| self.inner.board.is_missing(wanted)).collect();
         if files.is_empty() {
             return Ok(());
         }
@@ -193,10 +209,14 @@ impl<P: Ports> Engine<P> {
         let contents = files.iter().map(|(wanted, data)| (wanted.staged(), data.clone())).collect();
         store.stage(contents).await.map_err(|error| self.disk(error))?;
         fail::fail_point!("filesync.fetch.written");
-        let synced = files.iter().map(|(wanted, _)| (wanted.staged(), Some(wanted.registered_time))).collect();
+        let synced =
+            files.iter().map(|(wanted, _)| (wanted.staged(), Some(wanted.registered_time))).collect();
         store.sync(synced).await.map_err(|error| self.disk(error))?;
         fail::fail_point!("filesync.fetch.staged");
-        let staged = files.into_iter().map(|(wanted, _)| Staged { staged: wanted.staged(), wanted }).collect();
+        let staged = files
+            .into_iter()
+            .map(|(wanted, _)| Staged { staged: wanted.staged(), wanted, checked: None })
+            .collect();
         self.publish_fetched(peer, staged, begun).await
     }
 

@@ -44,13 +44,10 @@ impl<P: Ports> Engine<P> {
             if loose.is_none() && !self.holds_any(paths) {
                 return Ok(lease);
             }
-            let latest = self.registry().get_latest(paths.iter().map(file_key).collect()).await?;
-            if recognise(&latest, &label)?.is_some() {
+            // What is registered is not loose, nor is a directory that leads to it: both are refused as what they are.
+            if let Standing::Mine(_) = self.standing(paths, &label).await? {
                 return Ok(lease);
             }
-            self.check_free(paths, &label).await?;
-            // A directory that leads to what is registered is not loose, but in the way.
-            self.claim_names(paths).await?;
             if let Some(path) = loose.filter(|_| loose_before) {
                 return Err(FileError::LooseFile { path, server: self.server().clone() });
             }
@@ -64,8 +61,11 @@ impl<P: Ports> Engine<P> {
 
     /// Something at one of `paths`, or a file where one of them needs a directory.
     async fn find_loose(&self, paths: &[FilePath]) -> Result<Option<FilePath>, FileError> {
-        let above: BTreeSet<FilePath> =
-            paths.iter().flat_map(FilePath::ancestors).filter_map(|directory| directory.parse().ok()).collect();
+        let above: BTreeSet<FilePath> = paths
+            .iter()
+            .flat_map(FilePath::ancestors)
+            .filter_map(|directory| directory.parse().ok())
+            .collect();
         let all: Vec<FilePath> = above.into_iter().chain(paths.iter().cloned()).collect();
         let directories = all.len() - paths.len();
         let found = self.inner.ports.store.stat(all.clone()).await.map_err(|error| self.disk(error))?;
@@ -83,21 +83,28 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Refuses paths that are registered; with which revision, tells the error.
-    pub(super) async fn check_free(&self, paths: &[FilePath], label: &str) -> Result<(), FileError> {
+    async fn check_free(&self, paths: &[FilePath], label: &str) -> Result<(), FileError> {
         let latest = self.registry().get_latest(paths.iter().map(file_key).collect()).await?;
-        for (path, record) in paths.iter().zip(latest) {
-            let Some(record) = record.filter(|record| !record.deleted) else { continue };
-            let body = decode(&record)?;
-            if body.registered_by != label {
-                let (revision, digest, origin) = (record.revision, body.digest, body.origin);
-                return Err(FileError::Exists { path: path.clone(), revision, digest, origin });
-            }
-        }
-        Ok(())
+        refuse_taken(paths, latest, label)
     }
 
-    /// What registering `paths` has to assert and write about names; refuses names that some server could not keep.
-    pub(super) async fn claim_names(&self, paths: &[FilePath]) -> Result<naming::Claims, FileError> {
+    /// What the registry says about registering `paths`; refuses paths that are taken, and names that some server could
+    /// not keep.
+    pub(super) async fn standing(&self, paths: &[FilePath], label: &str) -> Result<Standing, FileError> {
+        // Names first: whoever sees a name that was just claimed then sees the file, too, for which it was.
+        let names = self.names(paths).await?;
+        let latest = self.registry().get_latest(paths.iter().map(file_key).collect()).await?;
+        if let Some(revision) = recognise(&latest, label)? {
+            return Ok(Standing::Mine(revision));
+        }
+        refuse_taken(paths, latest, label)?;
+        naming::claim(paths, &names)
+            .map(Standing::Free)
+            .map_err(|clash| FileError::PathConflict { path: clash.path, other: clash.other })
+    }
+
+    /// The names that exist, of those that registering `paths` depends on.
+    async fn names(&self, paths: &[FilePath]) -> Result<naming::Names, FileError> {
         let keys = naming::keys_of(paths);
         let records = self.registry().get(keys.clone()).await?;
         let mut names = naming::Names::new();
@@ -106,13 +113,32 @@ impl<P: Ports> Engine<P> {
                 names.insert(key, (record.revision, decode_json(&record)?));
             }
         }
-        naming::claim(paths, &names)
-            .map_err(|clash| FileError::PathConflict { path: clash.path, other: clash.other })
+        Ok(names)
     }
 }
 
+/// What the registry says about paths that somebody asks to register.
+pub(super) enum Standing {
+    /// This very request registered them, at this revision.
+    Mine(Revision),
+    /// They are free; what to assert and write about names.
+    Free(naming::Claims),
+}
+
+fn refuse_taken(paths: &[FilePath], latest: Vec<Option<Record>>, label: &str) -> Result<(), FileError> {
+    for (path, record) in paths.iter().zip(latest) {
+        let Some(record) = record.filter(|record| !record.deleted) else { continue };
+        let body = decode(&record)?;
+        if body.registered_by != label {
+            let (revision, digest, origin) = (record.revision, body.digest, body.origin);
+            return Err(FileError::Exists { path: path.clone(), revision, digest, origin });
+        }
+    }
+    Ok(())
+}
+
 /// The revision of this very request, if a record or a tombstone at one of its paths was made by it.
-pub(super) fn recognise(latest: &[Option<Record>], label: &str) -> Result<Option<Revision>, FileError> {
+fn recognise(latest: &[Option<Record>], label: &str) -> Result<Option<Revision>, FileError> {
     for record in latest.iter().flatten() {
         let body = decode(record)?;
         if body.registered_by == label {

@@ -30,12 +30,12 @@ pub(super) struct Lease {
 impl Leases {
     /// Waits until none of `paths` is owned, then owns all of them: all or none, so that no two can wait for each other.
     pub(super) async fn acquire<'a>(&self, paths: impl IntoIterator<Item = &'a FilePath>) -> Lease {
-        self.acquire_names(paths.into_iter().map(FilePath::folded)).await
+        let names: BTreeSet<Folded> = paths.into_iter().map(FilePath::folded).collect();
+        self.acquire_names(names).await
     }
 
-    /// The same for folded names of any kind.
-    pub(super) async fn acquire_names(&self, names: impl IntoIterator<Item = Folded>) -> Lease {
-        let paths: BTreeSet<Folded> = names.into_iter().collect();
+    /// The same for names of any kind.
+    pub(super) async fn acquire_names(&self, paths: BTreeSet<Folded>) -> Lease {
         loop {
             let freed = self.inner.freed.notified();
             if self.inner.take(&paths) {

@@ -14,6 +14,7 @@ mod delete;
 mod fetch;
 mod fetch_large;
 mod fetch_small;
+mod flush;
 mod free;
 mod lease;
 mod publish;
@@ -33,18 +34,20 @@ use std::{
 };
 
 use lockstep_chassis::{Drain, Health};
-use lockstep_model::{Fault as _, Reason, RequestId, Revision, ServerId, record::FileRecord, version::excluded};
+use lockstep_model::{
+    Fault as _, Reason, RequestId, Revision, ServerId, record::FileRecord, version::excluded,
+};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tracing::Instrument as _;
 
 pub(crate) use self::codec::decode;
+use self::{board::Board, lease::Leases, roster::Roster, uploads::Uploads};
 pub use self::{
     content::{Answer, CONTENT_RANGES_MAX},
     reconcile::Round,
     register::{Declared, NewFile, Source},
-    uploads::UPLOAD_BYTES_MAX,
+    uploads::{UPLOAD_BYTES_MAX, Writer},
 };
-use self::{board::Board, lease::Leases, roster::Roster, uploads::Uploads};
 use crate::{
     config::Settings,
     domain::{error::FileError, exception::Obstacle},

@@ -31,6 +31,8 @@ impl<P: Ports> Engine<P> {
             match result {
                 Ok(mut held) => {
                     writes.append(&mut held);
+                    // With it, so that a crash between the two does not leave an upload without bytes.
+                    writes.extend(self.upload_of(&file.staged).map(Write::EndUpload));
                     published.push(file.wanted.digest);
                 }
                 Err(error) => {
@@ -49,23 +51,15 @@ impl<P: Ports> Engine<P> {
         Ok(left)
     }
 
-    /// Reads the staged bytes anew, and gives those that are right their final names. For each file: what to write to
-    /// the index, or why not. The caller has the lease and the bytes are synced.
+    /// Gives staged files whose bytes are right their final names. For each file: what to write to the index, or why not.
+    /// The caller has the lease and the bytes are synced.
     pub(super) async fn publish(
         &self,
         files: &[Staged],
         point: &'static str,
     ) -> Result<Vec<Result<Vec<Write>, Obstacle>>, FileError> {
         let store = &self.inner.ports.store;
-        let names: Vec<StagedName> = files.iter().map(|file| file.staged.clone()).collect();
-        let hashed = store.hash(names, Algorithms::default()).await.map_err(|error| self.disk(error))?;
-        let right: Vec<(&Staged, Stat, Groups)> = files
-            .iter()
-            .zip(hashed)
-            .filter_map(|(file, hashed)| {
-                hashed.filter(|h| h.digest == file.wanted.digest).map(|h| (file, h.stat, h.groups))
-            })
-            .collect();
+        let right = self.check(files).await?;
         let moves = right.iter().map(|(file, ..)| (file.staged.clone(), file.wanted.path.clone())).collect();
         let mut published = store.publish(moves).await.map_err(|error| self.disk(error))?;
         for (result, (file, ..)) in published.iter_mut().zip(&right) {
@@ -91,6 +85,32 @@ impl<P: Ports> Engine<P> {
         Ok(results)
     }
 
+    /// Those of the files whose staged bytes are the wanted ones: read anew, unless they were read before and nothing
+    /// about the file has changed since, which any write would.
+    async fn check<'a>(&self, files: &'a [Staged]) -> Result<Vec<(&'a Staged, Stat, Groups)>, FileError> {
+        let store = &self.inner.ports.store;
+        let names = files.iter().map(|file| file.staged.clone()).collect();
+        let looks = store.look(names).await.map_err(|error| self.disk(error))?;
+        let unchanged = |file: &Staged, look: &Option<Stat>| match (&file.checked, look) {
+            (Some((stat, groups)), Some(look)) if stat == look => Some((*stat, groups.clone())),
+            _ => None,
+        };
+        let known: Vec<_> = files.iter().zip(&looks).map(|(file, look)| unchanged(file, look)).collect();
+        let unknown = files.iter().zip(&known).filter(|(_, known)| known.is_none());
+        let names = unknown.map(|(file, _)| file.staged.clone()).collect();
+        let hashed = store.hash(names, Algorithms::default()).await.map_err(|error| self.disk(error))?;
+        let mut hashed = hashed.into_iter();
+        let mut right = Vec::with_capacity(files.len());
+        for (file, known) in files.iter().zip(known) {
+            let known = known.or_else(|| {
+                let hashed = hashed.next().flatten().filter(|hashed| hashed.digest == file.wanted.digest)?;
+                Some((hashed.stat, hashed.groups))
+            });
+            right.extend(known.map(|(stat, groups)| (file, stat, groups)));
+        }
+        Ok(right)
+    }
+
     /// Sets aside what nobody registered at the path (R16), and publishes.
     async fn displace(&self, wanted: &Wanted, staged: &StagedName) -> Result<Stat, StoreError> {
         self.set_aside(&wanted.path).await?;
@@ -114,7 +134,9 @@ impl<P: Ports> Engine<P> {
     pub(super) async fn adopt(&self, wanted: &Wanted) -> Result<Option<Vec<Write>>, FileError> {
         let hashed = self.inner.ports.store.hash_published(wanted.path.clone()).await;
         match hashed {
-            Ok(Some(found)) if found.digest == wanted.digest => Ok(Some(hold(wanted, found.stat, found.groups))),
+            Ok(Some(found)) if found.digest == wanted.digest => {
+                Ok(Some(hold(wanted, found.stat, found.groups)))
+            }
             Ok(_) | Err(StoreError::Foreign { .. } | StoreError::Changed { .. }) => Ok(None),
             Err(error) => Err(self.disk(error)),
         }

@@ -61,7 +61,10 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Runs rounds until the process drains: when asked, at start (R22), and every cycle (R21, R65: monotonic).
-    pub(super) async fn run_rounds(self, mut asked: mpsc::Receiver<oneshot::Sender<Result<Round, FileError>>>) {
+    pub(super) async fn run_rounds(
+        self,
+        mut asked: mpsc::Receiver<oneshot::Sender<Result<Round, FileError>>>,
+    ) {
         let mut cycle = interval(self.cycle());
         cycle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -89,7 +92,8 @@ impl<P: Ports> Engine<P> {
 
     /// Bounds the history; the registry keeps what a server has not acknowledged, however long that takes.
     async fn compact(&self) {
-        let below = self.inner.board.position().and_then(|position| position.revision.0.checked_sub(HISTORY_KEPT));
+        let below =
+            self.inner.board.position().and_then(|position| position.revision.0.checked_sub(HISTORY_KEPT));
         if let Some(below) = below
             && let Err(error) = self.registry().compact(Revision(below)).await
         {
@@ -187,9 +191,15 @@ impl<P: Ports> Engine<P> {
     /// Follows the registry from a listing, because the changes after our position are no longer kept.
     async fn snapshot(&self) -> Result<Round, FileError> {
         tracing::info!("the position is too old; comparing everything with the registry");
-        let mut query = ListQuery { prefix: FILE.to_owned(), limit: PAGE_CHANGES, tombstones: true, ..ListQuery::default() };
+        let mut query = ListQuery {
+            prefix: FILE.to_owned(),
+            limit: PAGE_CHANGES,
+            tombstones: true,
+            ..ListQuery::default()
+        };
         let mut first = None;
-        let mut unknown: std::collections::BTreeSet<FilePath> = self.inner.board.held_paths().into_iter().collect();
+        let mut unknown: std::collections::BTreeSet<FilePath> =
+            self.inner.board.held_paths().into_iter().collect();
         loop {
             let page = self.registry().list(query.clone()).await?;
             // The position of the first page: what changed since is read again as changes, which does no harm.
@@ -198,7 +208,8 @@ impl<P: Ports> Engine<P> {
             for change in changes(page.records.clone())? {
                 unknown.remove(change.path());
             }
-            let position = self.inner.board.position().unwrap_or_else(|| Position::start(page.position.epoch));
+            let position =
+                self.inner.board.position().unwrap_or_else(|| Position::start(page.position.epoch));
             while !self.follow(page.records.clone(), position).await? {
                 self.inner.fetch.notify_one();
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -210,7 +221,9 @@ impl<P: Ports> Engine<P> {
         // Held once, and neither a record nor a tombstone is left: it was deleted long ago (R33). Kept aside all the same.
         for path in unknown {
             let _lease = self.inner.leases.acquire([&path]).await;
-            let Some(held) = self.inner.board.held(std::slice::from_ref(&path)).pop().flatten() else { continue };
+            let Some(held) = self.inner.board.held(std::slice::from_ref(&path)).pop().flatten() else {
+                continue;
+            };
             self.set_aside(&path).await.map_err(|error| self.disk(error))?;
             self.record(self.release(&path, held.digest)).await?;
         }

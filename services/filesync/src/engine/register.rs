@@ -8,12 +8,12 @@ use lockstep_model::{
     path::fold,
     record::{FileRecord, FileState, file_key, name_key},
 };
-use lockstep_registry::{Commit, Committed, Precondition, Record, Registry as _, RegistryError, Request};
+use lockstep_registry::{Commit, Committed, Precondition, Registry as _, RegistryError, Request};
 
 use super::{
     Ask, Engine, Registered,
     codec::{decode, encode, named},
-    free::recognise,
+    free::Standing,
 };
 use crate::{
     domain::{
@@ -72,7 +72,7 @@ impl<P: Ports> Engine<P> {
     async fn register_now(&self, ask: &Ask, files: Vec<NewFile>) -> Result<Vec<Registered>, FileError> {
         self.may_originate()?;
         // Of the same request at the same time, the second waits for the answer of the first.
-        let _turn = self.inner.requests.acquire_names([fold(&ask.label())]).await;
+        let _turn = self.inner.requests.acquire_names([fold(&ask.label())].into()).await;
         let request = request(ask, &files);
         let paths: Vec<FilePath> = files.iter().map(|file| file.path.clone()).collect();
         if let Some(revision) = self.known_request(&request).await? {
@@ -80,6 +80,7 @@ impl<P: Ports> Engine<P> {
         }
         self.catch_up_with(&paths, ask).await?;
         let uploads: Vec<UploadId> = files.iter().filter_map(NewFile::upload).collect();
+        self.resume_complete(&ask.caller, &uploads).await?;
         let claimed = self.claim_uploads(&ask.caller, &uploads)?;
         let (mut staged, mut kept) = (Vec::with_capacity(files.len()), false);
         let result = match self.stage(files, &claimed, &mut staged).await {
@@ -115,7 +116,8 @@ impl<P: Ports> Engine<P> {
         let registered_time = self.inner.ports.clock.now();
         let registered_time = registered_time.round(jiff::Unit::Microsecond).unwrap_or(registered_time);
         let sha256 = files.iter().any(|file| file.declared.sha256.is_some());
-        let inline_bytes = files.iter().filter_map(NewFile::content).map(|content| content.len() as u64).sum();
+        let inline_bytes =
+            files.iter().filter_map(NewFile::content).map(|content| content.len() as u64).sum();
         let _reserved = self.reserve(inline_bytes).await?;
         let (mut contents, mut received, mut uploads) = (Vec::new(), Vec::new(), claimed.iter());
         for file in &files {
@@ -144,7 +146,7 @@ impl<P: Ports> Engine<P> {
                 origin: self.server().clone(),
                 traceparent: String::new(),
             };
-            staged.push(Staged { wanted, staged: name });
+            staged.push(Staged { wanted, staged: name, checked: None });
         }
         store.stage(contents).await.map_err(|error| self.disk(error))?;
         let names = staged.iter().map(|file| (file.staged.clone(), Some(registered_time))).collect();
@@ -154,11 +156,15 @@ impl<P: Ports> Engine<P> {
         let md5 = received.iter().any(|(_, md5)| md5.is_none());
         let names = staged.iter().map(|file| file.staged.clone()).collect();
         let hashed = store.hash(names, Algorithms { md5, sha256 }).await.map_err(|error| self.disk(error))?;
-        for (((file, hashed), staged), (expected, known)) in files.iter().zip(hashed).zip(staged).zip(received) {
-            let changed = || FileError::StagingChanged { path: file.path.clone(), server: self.server().clone() };
+        for (((file, hashed), staged), (expected, known)) in
+            files.iter().zip(hashed).zip(staged).zip(received)
+        {
+            let changed =
+                || FileError::StagingChanged { path: file.path.clone(), server: self.server().clone() };
             let hashed = hashed.filter(|hashed| hashed.digest == expected).ok_or_else(changed)?;
             staged.wanted.md5 = known.or(hashed.md5).ok_or_else(changed)?;
             check_declared(file, &hashed, staged.wanted.md5)?;
+            staged.checked = Some((hashed.stat, hashed.groups));
         }
         Ok(())
     }
@@ -201,17 +207,20 @@ impl<P: Ports> Engine<P> {
             self.inner.ports.store.discard(names).await.map_err(|error| self.disk(error))?;
             return self.replay(committed.revision, &paths, &ask.label()).await;
         }
-        let files: Vec<Staged> = staged.iter().map(|file| file.at(committed.revision, &ask.traceparent)).collect();
+        let files: Vec<Staged> =
+            staged.iter().map(|file| file.at(committed.revision, &ask.traceparent)).collect();
         // The commit stands: whatever keeps the bytes from their names now, a later round does it.
         let left = self.publish_registered(number, files.clone()).await.unwrap_or_else(|error| {
             tracing::error!(%error, "registered files are not published yet");
             files.clone()
         });
+        // Only what has its name is held (I10).
+        let held = files.iter().filter(|file| !left.iter().any(|left| left.wanted.path == file.wanted.path));
+        let ahead = held.map(|file| (file.wanted.path.clone(), committed.revision, ask.traceparent.clone()));
+        self.inner.board.hold_ahead(ahead);
         if !left.is_empty() {
             self.inner.intents.leave(number, Intent::Register { files: left });
         }
-        let ahead = files.iter().map(|file| (file.wanted.path.clone(), committed.revision, ask.traceparent.clone()));
-        self.inner.board.hold_ahead(ahead);
         self.request_round();
         Ok(files.into_iter().map(|file| file.registered(committed.revision, ask)).collect())
     }
@@ -219,12 +228,12 @@ impl<P: Ports> Engine<P> {
     async fn commit(&self, ask: &Ask, request: Request, staged: &[Staged]) -> Result<Committed, FileError> {
         let paths: Vec<FilePath> = staged.iter().map(|file| file.wanted.path.clone()).collect();
         for _ in 0..ATTEMPTS_MAX {
-            let latest = self.registry().get_latest(paths.iter().map(file_key).collect()).await?;
-            if let Some(revision) = recognise(&latest, &ask.label())? {
-                return Ok(Committed { revision, head: self.registry().head().await?, replayed: true });
-            }
-            self.check_free(&paths, &ask.label()).await?;
-            let claims = self.claim_names(&paths).await?;
+            let claims = match self.standing(&paths, &ask.label()).await? {
+                Standing::Free(claims) => claims,
+                Standing::Mine(revision) => {
+                    return Ok(Committed { revision, head: self.registry().head().await?, replayed: true });
+                }
+            };
             let commit = transaction(ask, request.clone(), staged, claims)?;
             match self.registry().commit(commit).await {
                 // Somebody changed a name in between: decide again.
@@ -238,11 +247,18 @@ impl<P: Ports> Engine<P> {
 
     /// The first answer of a request that is known: what its transaction wrote. Where that is compacted, the record or
     /// tombstone that it made still tells.
-    async fn replay(&self, revision: Revision, paths: &[FilePath], label: &str) -> Result<Vec<Registered>, FileError> {
+    async fn replay(
+        &self,
+        revision: Revision,
+        paths: &[FilePath],
+        label: &str,
+    ) -> Result<Vec<Registered>, FileError> {
         let keys: Vec<String> = paths.iter().map(file_key).collect();
         let written = match self.registry().transaction(revision).await {
             Ok(written) => written,
-            Err(RegistryError::TooOld { .. }) => self.registry().get_latest(keys.clone()).await?.into_iter().flatten().collect(),
+            Err(RegistryError::TooOld { .. }) => {
+                self.registry().get_latest(keys.clone()).await?.into_iter().flatten().collect()
+            }
             Err(error) => return Err(error.into()),
         };
         let mut answer = Vec::with_capacity(paths.len());
@@ -309,7 +325,12 @@ impl Staged {
     }
 }
 
-fn transaction(ask: &Ask, request: Request, staged: &[Staged], claims: naming::Claims) -> Result<Commit, FileError> {
+fn transaction(
+    ask: &Ask,
+    request: Request,
+    staged: &[Staged],
+    claims: naming::Claims,
+) -> Result<Commit, FileError> {
     let mut commit =
         Commit { request: Some(request), traceparent: ask.traceparent.clone(), ..Commit::default() };
     for file in staged {
@@ -321,10 +342,14 @@ fn transaction(ask: &Ask, request: Request, staged: &[Staged], claims: naming::C
         commit.preconditions.push(Precondition::Absent(key.clone()));
         commit.puts.push((key, encode(&record)?));
     }
-    commit.preconditions.extend(claims.kept.into_iter().map(|(key, revision)| Precondition::At(key, revision)));
-    debug_assert!(staged.iter().all(|file| {
-        commit.puts.iter().any(|(key, _)| *key == name_key(&file.wanted.path.folded()))
-    }));
+    commit
+        .preconditions
+        .extend(claims.kept.into_iter().map(|(key, revision)| Precondition::At(key, revision)));
+    debug_assert!(
+        staged
+            .iter()
+            .all(|file| { commit.puts.iter().any(|(key, _)| *key == name_key(&file.wanted.path.folded())) })
+    );
     Ok(commit)
 }
 

@@ -5,11 +5,18 @@ use std::{
     time::Duration,
 };
 
-use lockstep_model::{ServerId, record::{SERVER, ServerRecord, server_key}, version::excluded};
+use lockstep_model::{
+    ServerId,
+    record::{SERVER, ServerRecord, server_key},
+    version::excluded,
+};
 use lockstep_registry::{Commit, ListQuery, Registry as _, RegistryError};
 use tokio::time::Instant;
 
-use super::{Engine, codec::{decode_json, encode}};
+use super::{
+    Engine,
+    codec::{decode_json, encode},
+};
 use crate::{
     domain::error::FileError,
     ports::{Peer, Ports},
@@ -45,7 +52,8 @@ impl<P: Ports> Engine<P> {
                 _ => {}
             }
         }
-        *self.inner.roster.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), peers.clone()));
+        *self.inner.roster.last.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Instant::now(), peers.clone()));
         Ok(peers)
     }
 
@@ -59,7 +67,8 @@ impl<P: Ports> Engine<P> {
             return Ok(());
         }
         let commit = Commit { puts: vec![(key, encode(record)?)], ..Commit::default() };
-        let committed = self.registry().commit(commit).await.map_err(|error: RegistryError| FileError::from(error))?;
+        let committed =
+            self.registry().commit(commit).await.map_err(|error: RegistryError| FileError::from(error))?;
         tracing::info!(revision = %committed.revision, mode = %record.mode, version = %record.version, "announced");
         Ok(())
     }

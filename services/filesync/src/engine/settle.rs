@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use lockstep_model::{Digest, FilePath, record::file_key};
+use lockstep_model::{Digest, FilePath, UploadId, record::file_key};
 use lockstep_registry::Registry as _;
 
 use super::{Engine, codec::decode};
@@ -80,7 +80,9 @@ impl<P: Ports> Engine<P> {
         while let Some((number, intent)) = intents.pop_first() {
             let result = match intent.clone() {
                 Intent::Register { files } => self.settle_register(number, files).await,
-                Intent::Delete { path, staged, digest } => self.settle_delete(number, path, staged, digest).await,
+                Intent::Delete { path, staged, digest } => {
+                    self.settle_delete(number, path, staged, digest).await
+                }
             };
             if let Err(error) = result {
                 self.inner.intents.leave(number, intent);
@@ -106,7 +108,18 @@ impl<P: Ports> Engine<P> {
                 _ => dropped.push(file.staged),
             }
         }
-        tracing::info!(committed = committed.len(), dropped = dropped.len(), "settling an interrupted registration");
+        tracing::info!(
+            committed = committed.len(),
+            dropped = dropped.len(),
+            "settling an interrupted registration"
+        );
+        // Uploads that were not committed may be committed yet; the others became files.
+        dropped.retain(|staged| self.upload_of(staged).is_none());
+        let taken: Vec<UploadId> =
+            committed.iter().filter_map(|file| self.upload_of(&file.staged)).collect();
+        if !taken.is_empty() {
+            self.end_uploads(&taken).await?;
+        }
         let mut writes = Vec::new();
         let mut unpublished = Vec::new();
         for file in committed {
@@ -133,14 +146,18 @@ impl<P: Ports> Engine<P> {
         digest: Digest,
     ) -> Result<(), FileError> {
         let store = &self.inner.ports.store;
-        let hashed = store.hash(vec![staged.clone()], Algorithms::default()).await.map_err(|error| self.disk(error))?;
+        let hashed = store
+            .hash(vec![staged.clone()], Algorithms::default())
+            .await
+            .map_err(|error| self.disk(error))?;
         let mut writes = vec![Write::Settle(number)];
         let found = hashed.into_iter().flatten().next();
         if found.is_some() {
             writes.splice(0..0, self.release(&path, digest));
         }
         if found.as_ref().is_some_and(|found| found.digest != digest) {
-            let kept = store.set_aside(staged.clone(), path.clone()).await.map_err(|error| self.disk(error))?;
+            let kept =
+                store.set_aside(staged.clone(), path.clone()).await.map_err(|error| self.disk(error))?;
             tracing::warn!(%path, %kept, "set aside bytes that were not the registered ones");
         }
         self.record(writes).await?;

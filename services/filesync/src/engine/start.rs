@@ -13,7 +13,9 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Adapters, Engine, Inner, ROUND_CALLERS_MAX, board::Board, fetch, settle::Intents, uploads::Uploads};
+use super::{
+    Adapters, Engine, Inner, ROUND_CALLERS_MAX, board::Board, fetch, settle::Intents, uploads::Uploads,
+};
 use crate::{
     config::Settings,
     domain::exception::Obstacle,
@@ -24,7 +26,7 @@ use crate::{
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 impl<P: Ports> Engine<P> {
-    /// Loads what is known and starts the tasks. Does not wait for the registry, nor for the store.
+    /// Loads what is known and starts the tasks. Does not wait for the registry, nor for a store that is away.
     ///
     /// # Errors
     /// [`IndexError`] if the index cannot be read.
@@ -58,9 +60,16 @@ impl<P: Ports> Engine<P> {
                 health,
             }),
         };
+        let fresh = StoreId::random(&engine.inner.ports.entropy);
+        // The first try is made before anybody is served, so that no call mistakes a start for a store that is away.
+        let opened = engine.try_store(&loaded, fresh).await;
         let starting = engine.clone();
         drain.spawn("start", async move {
-            if let Some(store_id) = starting.open_store(loaded).await {
+            let store = match opened {
+                Some(store) => Some(store),
+                None => starting.wait_for_store(&loaded, fresh).await,
+            };
+            if let Some(store_id) = store {
                 let (announcing, fetching) = (starting.clone(), starting.clone());
                 starting.inner.drain.spawn("announce", announcing.run_announce(store_id));
                 starting.inner.drain.spawn("fetch", fetching.run_fetch());
@@ -70,29 +79,39 @@ impl<P: Ports> Engine<P> {
         Ok(engine)
     }
 
-    /// Waits for the store that belongs to the index; `None` if the process drains first.
-    async fn open_store(&self, loaded: Loaded) -> Option<StoreId> {
-        let fresh = StoreId::random(&self.inner.ports.entropy);
+    /// Tries until the store that belongs to the index is there; `None` if the process drains first.
+    async fn wait_for_store(&self, loaded: &Loaded, fresh: StoreId) -> Option<StoreId> {
         loop {
-            match self.inner.ports.store.claim(loaded.store, fresh).await {
-                Ok(store) => match self.adopt_store(store, &loaded).await {
-                    Ok(()) => return Some(store),
-                    Err(error) => tracing::error!(%error, "the store cannot be used yet"),
-                },
-                Err(error) => {
-                    if self.inner.board.begin_condition(Obstacle::of(&error)) {
-                        tracing::error!(%error, "the store is not used; nothing is served, copied or deleted");
-                    }
-                }
-            }
             tokio::select! {
                 () = self.inner.drain.started() => return None,
                 () = sleep(RETRY_EVERY) => {}
             }
+            if let Some(store) = self.try_store(loaded, fresh).await {
+                return Some(store);
+            }
         }
     }
 
-    async fn adopt_store(&self, store: StoreId, loaded: &Loaded) -> Result<(), crate::domain::error::FileError> {
+    async fn try_store(&self, loaded: &Loaded, fresh: StoreId) -> Option<StoreId> {
+        match self.inner.ports.store.claim(loaded.store, fresh).await {
+            Ok(store) => match self.adopt_store(store, loaded).await {
+                Ok(()) => return Some(store),
+                Err(error) => tracing::error!(%error, "the store cannot be used yet"),
+            },
+            Err(error) => {
+                if self.inner.board.begin_condition(Obstacle::of(&error)) {
+                    tracing::error!(%error, "the store is not used; nothing is served, copied or deleted");
+                }
+            }
+        }
+        None
+    }
+
+    async fn adopt_store(
+        &self,
+        store: StoreId,
+        loaded: &Loaded,
+    ) -> Result<(), crate::domain::error::FileError> {
         self.record(vec![Write::Store(store)]).await?;
         let kept: BTreeSet<_> = (loaded.intents.iter().flat_map(|(_, intent)| intent.staged()).cloned())
             .chain(loaded.journal.iter().map(|(name, _)| name.clone()))

@@ -10,9 +10,13 @@ use bytes::Bytes;
 use lockstep_model::{Digest, Md5, UploadId};
 use tokio::time::Instant;
 
-use super::Engine;
+use super::{Engine, flush::Flusher};
 use crate::{
-    domain::{error::FileError, hasher::ContentHasher, held::{StagedName, Stat}},
+    domain::{
+        error::FileError,
+        hasher::ContentHasher,
+        held::{StagedName, Stat},
+    },
     ports::{Algorithms, Place, Ports, Store as _, Upload, Write},
 };
 
@@ -73,6 +77,7 @@ pub struct Writer {
     upload: Upload,
     committed_bytes: u64,
     hasher: Box<ContentHasher>,
+    flusher: Flusher,
 }
 
 /// How far an upload is.
@@ -114,13 +119,21 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Marks the upload as busy, if it is the caller's and stands at `offset`.
-    fn take_upload(&self, upload: &Upload, offset: u64) -> Result<(u64, Option<Box<ContentHasher>>, bool), FileError> {
+    fn take_upload(
+        &self,
+        upload: &Upload,
+        offset: u64,
+    ) -> Result<(u64, Option<Box<ContentHasher>>, bool), FileError> {
         let id = upload.id;
         let mut uploads = self.uploads();
         let count = uploads.len();
         let Some(known) = uploads.get_mut(&id) else {
             if count >= UPLOADS_MAX {
-                return Err(FileError::Overloaded { server: self.server().clone(), what: "uploads", limit: UPLOADS_MAX });
+                return Err(FileError::Overloaded {
+                    server: self.server().clone(),
+                    what: "uploads",
+                    limit: UPLOADS_MAX,
+                });
             }
             if offset != 0 {
                 return Err(FileError::OffsetMismatch { upload: id, expected: 0, actual: offset });
@@ -132,7 +145,13 @@ impl<P: Ports> Engine<P> {
             return Err(FileError::UploadNotFound { upload: id, server: self.server().clone() });
         }
         let stands = match &known.state {
-            State::Busy => return Err(FileError::Overloaded { server: self.server().clone(), what: "writer of this upload", limit: 1 }),
+            State::Busy => {
+                return Err(FileError::Overloaded {
+                    server: self.server().clone(),
+                    what: "writer of this upload",
+                    limit: 1,
+                });
+            }
             State::Resting { committed_bytes, .. } => *committed_bytes,
             State::Complete(complete) => complete.size_bytes,
         };
@@ -163,7 +182,8 @@ impl<P: Ports> Engine<P> {
             Some(hasher) => hasher,
             None => Box::new(self.hash_again(&name, committed_bytes).await?),
         };
-        Ok(Writer { upload: upload.clone(), committed_bytes, hasher })
+        let flusher = Flusher::new(name, committed_bytes);
+        Ok(Writer { upload: upload.clone(), committed_bytes, hasher, flusher })
     }
 
     async fn hash_again(&self, name: &StagedName, size_bytes: u64) -> Result<ContentHasher, FileError> {
@@ -195,7 +215,8 @@ impl<P: Ports> Engine<P> {
             return Err(FileError::TooLarge { what, limit: writer.upload.size_bytes, actual: end });
         }
         // Hashing takes about as long as writing: side by side they cost half.
-        let mut hasher = std::mem::replace(&mut writer.hasher, Box::new(ContentHasher::new(Algorithms::default())));
+        let mut hasher =
+            std::mem::replace(&mut writer.hasher, Box::new(ContentHasher::new(Algorithms::default())));
         let bytes = data.clone();
         let hash = async move {
             if bytes.len() < READ_BYTES / 4 {
@@ -213,6 +234,7 @@ impl<P: Ports> Engine<P> {
         written.map_err(|error| self.disk(error))?;
         writer.hasher = hashed.map_err(|_| FileError::Draining { server: self.server().clone() })?;
         writer.committed_bytes = end;
+        writer.flusher.wrote(self, end).map_err(|error| self.disk(error))?;
         Ok(())
     }
 
@@ -221,8 +243,11 @@ impl<P: Ports> Engine<P> {
     /// # Errors
     /// `DISK_FULL`, `STORE_READ_ONLY`.
     pub async fn end_upload(&self, writer: Writer) -> Result<Progress, FileError> {
-        let Writer { upload, committed_bytes, hasher } = writer;
-        let synced = self.inner.ports.store.sync(vec![(staged_of(&upload), None)]).await;
+        let Writer { upload, committed_bytes, hasher, flusher } = writer;
+        let synced = match flusher.finish().await {
+            Ok(()) => self.inner.ports.store.sync(vec![(staged_of(&upload), None)]).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = synced {
             self.rest(&upload, State::Resting { committed_bytes: 0, hasher: None });
             return Err(self.disk(error));
@@ -246,6 +271,24 @@ impl<P: Ports> Engine<P> {
         }
     }
 
+    /// Completes uploads whose bytes were all safe before this process began: whoever was told so may commit them (I11).
+    pub(super) async fn resume_complete(&self, caller: &str, ids: &[UploadId]) -> Result<(), FileError> {
+        for id in ids {
+            let is_whole = |known: &&Known| {
+                let size_bytes = known.upload.size_bytes;
+                known.upload.caller == caller
+                    && matches!(known.state, State::Resting { committed_bytes, .. } if committed_bytes == size_bytes)
+            };
+            let whole = self.uploads().get(id).filter(is_whole).map(|known| known.upload.clone());
+            if let Some(upload) = whole {
+                let size_bytes = upload.size_bytes;
+                let writer = self.begin_upload(upload, size_bytes).await?;
+                self.end_upload(writer).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives complete uploads of `caller` to a commit, all or none.
     pub(super) fn claim_uploads(&self, caller: &str, ids: &[UploadId]) -> Result<Vec<Complete>, FileError> {
         let mut uploads = self.uploads();
@@ -259,6 +302,11 @@ impl<P: Ports> Engine<P> {
                 Some((upload, State::Resting { committed_bytes, .. })) => {
                     let (actual, announced) = (*committed_bytes, upload.size_bytes);
                     return Err(FileError::Incomplete { upload: *id, actual, announced });
+                }
+                // Often the same call, repeated because its caller lost sight of it: it has its answer in a moment.
+                Some((_, State::Busy)) => {
+                    let server = self.server().clone();
+                    return Err(FileError::Overloaded { server, what: "user of this upload", limit: 1 });
                 }
                 _ => return Err(FileError::UploadNotFound { upload: *id, server: self.server().clone() }),
             }
@@ -279,6 +327,11 @@ impl<P: Ports> Engine<P> {
                 known.state = State::Complete(complete);
             }
         }
+    }
+
+    /// The upload whose bytes have this name.
+    pub(super) fn upload_of(&self, staged: &StagedName) -> Option<UploadId> {
+        self.uploads().values().find(|known| staged_of(&known.upload) == *staged).map(|known| known.upload.id)
     }
 
     /// They became files.

@@ -4,13 +4,15 @@ use lockstep_chassis::{Failure, Fields, watch::BoxStream};
 use lockstep_model::Digest;
 use lockstep_proto::filesync::v1::{
     ContentChunk, ContentFailure, ContentHeader, GroupHashes, LocateContentRequest, LocateContentResponse,
-    ReadContentRequest, ReadContentResponse, content_service_server::ContentService, read_content_response::Part,
+    ReadContentRequest, ReadContentResponse, content_service_server::ContentService,
+    read_content_response::Part,
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response};
 
 use super::wire::signed;
 use crate::{
+    domain::tree::GROUP_BYTES,
     engine::{Answer, CONTENT_RANGES_MAX, Engine},
     ports::{Ports, Range},
 };
@@ -32,7 +34,9 @@ fn answer_into_wire(answer: Answer) -> ReadContentResponse {
         Answer::Header(digest, size) => {
             Part::Header(ContentHeader { digest: digest.to_string(), size_bytes: signed(size) })
         }
-        Answer::Hashes(first, hashes) => Part::GroupHashes(GroupHashes { first_group_index: signed(first), hashes }),
+        Answer::Hashes(first, hashes) => {
+            Part::GroupHashes(GroupHashes { first_group_index: signed(first), hashes })
+        }
         Answer::Chunk(offset, data) => Part::Chunk(ContentChunk { offset_bytes: signed(offset), data }),
         Answer::Refused(digest, error) => {
             let failure = Some(Failure::of(&error).into_wire());
@@ -48,6 +52,15 @@ fn check_count<T>(fields: &mut Fields<T>, name: &str, count: usize) {
     }
 }
 
+/// A place between groups.
+fn groups<T>(fields: &mut Fields<T>, name: String, bytes: i64) -> Option<u64> {
+    let place = u64::try_from(bytes).ok().filter(|bytes| bytes.is_multiple_of(GROUP_BYTES));
+    if place.is_none() {
+        fields.violation(name, "must be a multiple of 1 MiB, and not negative");
+    }
+    place
+}
+
 #[tonic::async_trait]
 impl<P: Ports> ContentService for Contents<P> {
     async fn locate_content(
@@ -58,7 +71,8 @@ impl<P: Ports> ContentService for Contents<P> {
         let texts = fields.request().digests.clone();
         check_count(&mut fields, "digests", texts.len());
         let parse = |(index, text): (usize, &String)| fields.parse_text(format!("digests[{index}]"), text);
-        let digests: Vec<Digest> = texts.iter().take(CONTENT_RANGES_MAX).enumerate().filter_map(parse).collect();
+        let digests: Vec<Digest> =
+            texts.iter().take(CONTENT_RANGES_MAX).enumerate().filter_map(parse).collect();
         let digests = fields.finish(Some(digests))?;
 
         let held_digests = self.engine.locate(digests).iter().map(Digest::to_string).collect();
@@ -77,11 +91,10 @@ impl<P: Ports> ContentService for Contents<P> {
         let mut ranges = Vec::with_capacity(wire.len().min(CONTENT_RANGES_MAX));
         for (index, range) in wire.iter().take(CONTENT_RANGES_MAX).enumerate() {
             let digest = fields.parse_text::<Digest>(format!("ranges[{index}].digest"), &range.digest);
-            let offset = u64::try_from(range.offset_bytes).ok();
-            if offset.is_none() {
-                fields.violation(format!("ranges[{index}].offset_bytes"), "must not be negative");
-            }
-            ranges.extend(digest.zip(offset).map(|(digest, offset)| Range { digest, offset }));
+            let offset = groups(&mut fields, format!("ranges[{index}].offset_bytes"), range.offset_bytes);
+            let end = groups(&mut fields, format!("ranges[{index}].end_bytes"), range.end_bytes);
+            let range = digest.zip(offset).zip(end);
+            ranges.extend(range.map(|((digest, offset), end)| Range { digest, offset, end }));
         }
         let ranges = fields.finish(Some(ranges))?;
 

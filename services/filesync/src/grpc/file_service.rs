@@ -6,9 +6,9 @@ use lockstep_model::{
     record::{FILE, file_key},
 };
 use lockstep_proto::filesync::v1::{
-    DeleteFileRequest, DeleteFileResponse, GetFileRequest, GetFileResponse, ListFilesRequest, ListFilesResponse,
-    RegisterFileRequest, RegisterFileResponse, RegisterFilesRequest, RegisterFilesResponse,
-    file_service_server::FileService,
+    DeleteFileRequest, DeleteFileResponse, GetFileRequest, GetFileResponse, ListFilesRequest,
+    ListFilesResponse, RegisterFileRequest, RegisterFileResponse, RegisterFilesRequest,
+    RegisterFilesResponse, file_service_server::FileService,
 };
 use lockstep_registry::{ListQuery, Registry as _};
 use tonic::{Request, Response};
@@ -54,7 +54,10 @@ impl<P: Ports> FileService for Files<P> {
         Ok(Response::new(GetFileResponse { file: Some(file_into_wire(&path, record.revision, &body)) }))
     }
 
-    async fn list_files(&self, request: Request<ListFilesRequest>) -> tonic::Result<Response<ListFilesResponse>> {
+    async fn list_files(
+        &self,
+        request: Request<ListFilesRequest>,
+    ) -> tonic::Result<Response<ListFilesResponse>> {
         let mut fields = Fields::of(request.into_inner());
         let size = paging::page_size(fields.request().page_size);
         let limit = fields.take(size);
@@ -62,7 +65,9 @@ impl<P: Ports> FileService for Files<P> {
         let limit = fields.finish(limit)?;
         let after_key = match token.is_empty() {
             true => String::new(),
-            false => format!("{FILE}{}", paging::PageToken::open(&token, &["ListFiles", &prefix]).or_status()?),
+            false => {
+                format!("{FILE}{}", paging::PageToken::open(&token, &["ListFiles", &prefix]).or_status()?)
+            }
         };
         let query = ListQuery { prefix: format!("{FILE}{prefix}"), after_key, limit, tombstones: false };
         let listing = self.engine.registry().list(query).await.or_status()?;
@@ -108,7 +113,9 @@ impl<P: Ports> FileService for Files<P> {
             .iter()
             .take(FILES_MAX)
             .enumerate()
-            .filter_map(|(index, file)| new_file_from_wire(&mut fields, &format!("files[{index}]"), Some(file)))
+            .filter_map(|(index, file)| {
+                new_file_from_wire(&mut fields, &format!("files[{index}]"), Some(file))
+            })
             .collect();
         let inline: usize = files.iter().map(|file| file.inline_bytes()).sum();
         if inline > CONTENT_BYTES_MAX {
@@ -122,18 +129,29 @@ impl<P: Ports> FileService for Files<P> {
         Ok(Response::new(RegisterFilesResponse { files }))
     }
 
-    async fn delete_file(&self, request: Request<DeleteFileRequest>) -> tonic::Result<Response<DeleteFileResponse>> {
+    async fn delete_file(
+        &self,
+        request: Request<DeleteFileRequest>,
+    ) -> tonic::Result<Response<DeleteFileResponse>> {
         let ask = |id| ask(&request, id);
         let mut fields = Fields::of(request.get_ref().clone());
         let path = fields.parse::<FilePath>("path", |r| &r.path);
-        let expected = u64::try_from(fields.request().expected_revision).ok().filter(|revision| *revision > 0);
+        let expected =
+            u64::try_from(fields.request().expected_revision).ok().filter(|revision| *revision > 0);
         if expected.is_none() {
-            fields.violation("expected_revision", "must name the revision that you saw; get the file to see it");
+            fields.violation(
+                "expected_revision",
+                "must name the revision that you saw; get the file to see it",
+            );
         }
         let request_id = fields.parse("request_id", |r| &r.request_id);
         let ((path, expected), request_id) = fields.finish(path.zip(expected).zip(request_id))?;
 
-        let (file, deleted) = self.engine.delete(ask(request_id), path, Revision(expected)).await.or_status()?;
-        Ok(Response::new(DeleteFileResponse { file: Some(file.into_wire()), delete_revision: signed(deleted.0) }))
+        let (file, deleted) =
+            self.engine.delete(ask(request_id), path, Revision(expected)).await.or_status()?;
+        Ok(Response::new(DeleteFileResponse {
+            file: Some(file.into_wire()),
+            delete_revision: signed(deleted.0),
+        }))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use lockstep_chassis::{Drain, OrStatus as _, watch};
-use lockstep_model::Incarnation;
+use lockstep_chassis::{Drain, Fields, OrStatus as _, watch};
+use lockstep_model::{Incarnation, ServerId};
 use lockstep_proto::filesync::v1::{
     Condition, HeldAhead, ReconcileRequest, ReconcileResponse, WatchReplicasRequest, WatchReplicasResponse,
     replica_service_server::ReplicaService,
@@ -15,7 +15,8 @@ use tokio::{
 use tonic::{Request, Response};
 
 use super::wire::{
-    duration_into_wire, exception_into_wire, obstacle_into_wire, position_into_wire, signed, transfer_into_wire,
+    duration_into_wire, exception_into_wire, obstacle_into_wire, position_into_wire, signed,
+    transfer_into_wire,
 };
 use crate::{
     engine::{Engine, board::Report},
@@ -28,6 +29,9 @@ const PART_ENTRIES: usize = 100;
 const QUEUE_PARTS: usize = 4;
 /// A quiet watch says this often that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// Servers that a caller may name as holders.
+const HOLDERS_MAX: usize = 16;
 
 /// The service on top of the engine.
 pub struct Replicas<P: Ports> {
@@ -45,7 +49,11 @@ impl<P: Ports> Replicas<P> {
 }
 
 /// The parts of a batch; the last one carries the position.
-fn batch_into_wire(report: &Report, incarnation: Incarnation, compared: Duration) -> Vec<WatchReplicasResponse> {
+fn batch_into_wire(
+    report: &Report,
+    incarnation: Incarnation,
+    compared: Duration,
+) -> Vec<WatchReplicasResponse> {
     let now = Instant::now();
     let (mut exceptions, mut cleared) = (report.exceptions.as_slice(), report.cleared.as_slice());
     let mut parts = Vec::new();
@@ -83,7 +91,8 @@ fn close(
         age: Some(duration_into_wire(now.saturating_duration_since(*since))),
     };
     part.conditions = report.conditions.iter().map(condition).collect();
-    part.transfers = report.transfers.iter().map(|(path, transfer)| transfer_into_wire(path, transfer)).collect();
+    part.transfers =
+        report.transfers.iter().map(|(path, transfer)| transfer_into_wire(path, transfer)).collect();
     let ahead = report.ahead.iter().map(|(path, revision, traceparent)| HeldAhead {
         path: path.to_string(),
         revision: signed(revision.0),
@@ -95,8 +104,23 @@ fn close(
 
 #[tonic::async_trait]
 impl<P: Ports> ReplicaService for Replicas<P> {
-    async fn reconcile(&self, request: Request<ReconcileRequest>) -> tonic::Result<Response<ReconcileResponse>> {
-        if !request.get_ref().holder_server_ids.is_empty() {
+    async fn reconcile(
+        &self,
+        request: Request<ReconcileRequest>,
+    ) -> tonic::Result<Response<ReconcileResponse>> {
+        let mut fields = Fields::of(request.into_inner());
+        let holders = fields.request().holder_server_ids.clone();
+        fields.check(
+            "holder_server_ids",
+            |_| holders.len() <= HOLDERS_MAX,
+            format!("may have at most {HOLDERS_MAX} servers"),
+        );
+        for (index, holder) in holders.iter().take(HOLDERS_MAX).enumerate() {
+            fields.parse_text::<ServerId>(format!("holder_server_ids[{index}]"), holder);
+        }
+        fields.finish(Some(()))?;
+
+        if !holders.is_empty() {
             self.engine.board().hurry(Instant::now());
         }
         let round = self.engine.reconcile().await.or_status()?;
@@ -114,7 +138,8 @@ impl<P: Ports> ReplicaService for Replicas<P> {
     ) -> tonic::Result<Response<Self::WatchReplicasStream>> {
         // A token of another life means nothing here: the watch begins with everything.
         let token = request.into_inner().resume_token;
-        let mut since = token.strip_prefix(&format!("{} ", self.incarnation)).and_then(|seq| seq.parse().ok());
+        let mut since =
+            token.strip_prefix(&format!("{} ", self.incarnation)).and_then(|seq| seq.parse().ok());
         let (parts, stream) = mpsc::channel(QUEUE_PARTS);
         let (engine, incarnation, started) = (self.engine.clone(), self.incarnation, self.started);
         let mut changed = engine.board().watch();

@@ -5,22 +5,25 @@ use std::time::Duration;
 use lockstep_chassis::{Fields, OrStatus as _, caller};
 use lockstep_model::UploadId;
 use lockstep_proto::filesync::v1::{
-    UploadHeader, WriteUploadRequest, WriteUploadResponse, upload_service_server::UploadService,
+    UploadChunk, UploadHeader, WriteUploadRequest, WriteUploadResponse, upload_service_server::UploadService,
     write_upload_request::Part,
 };
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Streaming};
 
 use super::wire::{INLINE_BYTES_MAX, signed};
 use crate::{
     domain::error::FileError,
-    engine::Engine,
+    engine::{Engine, Writer},
     ports::{Ports, Upload},
 };
 
 /// How long a caller may send nothing.
 const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// Chunks that wait for the disk.
+const QUEUE_CHUNKS: usize = 4;
 
 /// The service on top of the engine.
 pub struct Uploads<P: Ports> {
@@ -86,29 +89,53 @@ async fn receive<P: Ports>(
     engine: &Engine<P>,
     upload: Upload,
     offset: u64,
-    mut parts: Streaming<WriteUploadRequest>,
+    parts: Streaming<WriteUploadRequest>,
 ) -> tonic::Result<WriteUploadResponse> {
     let id = upload.id;
     let mut writer = engine.begin_upload(upload, offset).await.or_status()?;
-    let received = async {
-        loop {
-            let next = timeout(STALL_MAX, parts.next()).await;
-            let next = next.map_err(|_| FileError::Stalled { upload: id, seconds: STALL_MAX.as_secs() }).or_status()?;
-            let Some(message) = next.transpose()? else { return Ok(()) };
-            match message.part {
-                Some(Part::Chunk(chunk)) if chunk.data.len() <= INLINE_BYTES_MAX => {
-                    let offset = u64::try_from(chunk.offset_bytes).unwrap_or(u64::MAX);
-                    engine.write_upload(&mut writer, offset, chunk.data).await.or_status()?;
-                }
-                Some(Part::Chunk(_)) => return Err(violation("chunk.data", "may have at most 1 MiB")),
-                _ => return Err(violation("part", "must be a chunk after the header")),
-            }
-        }
-    }
-    .await;
+    // The next chunk is received while one is hashed and written.
+    let (chunks, queue) = mpsc::channel(QUEUE_CHUNKS);
+    let (received, written) = tokio::join!(read(id, parts, chunks), write(engine, &mut writer, queue));
     let progress = engine.end_upload(writer).await.or_status()?;
+    written?;
     received?;
     let (digest, md5) = progress.digests.map(|(d, m)| (d.to_string(), m.to_string())).unwrap_or_default();
     let committed_bytes = signed(progress.committed_bytes);
     Ok(WriteUploadResponse { upload_id: id.to_string(), committed_bytes, digest, md5 })
+}
+
+/// Passes chunks on until the stream ends or nobody takes them any more.
+async fn read(
+    id: UploadId,
+    mut parts: Streaming<WriteUploadRequest>,
+    chunks: mpsc::Sender<UploadChunk>,
+) -> tonic::Result<()> {
+    loop {
+        let next = tokio::select! {
+            () = chunks.closed() => return Ok(()),
+            next = timeout(STALL_MAX, parts.next()) => next,
+        };
+        let next =
+            next.map_err(|_| FileError::Stalled { upload: id, seconds: STALL_MAX.as_secs() }).or_status()?;
+        let Some(message) = next.transpose()? else { return Ok(()) };
+        match message.part {
+            Some(Part::Chunk(chunk)) if chunk.data.len() <= INLINE_BYTES_MAX => {
+                drop(chunks.send(chunk).await)
+            }
+            Some(Part::Chunk(_)) => return Err(violation("chunk.data", "may have at most 1 MiB")),
+            _ => return Err(violation("part", "must be a chunk after the header")),
+        }
+    }
+}
+
+async fn write<P: Ports>(
+    engine: &Engine<P>,
+    writer: &mut Writer,
+    mut queue: mpsc::Receiver<UploadChunk>,
+) -> tonic::Result<()> {
+    while let Some(chunk) = queue.recv().await {
+        let offset = u64::try_from(chunk.offset_bytes).unwrap_or(u64::MAX);
+        engine.write_upload(writer, offset, chunk.data).await.or_status()?;
+    }
+    Ok(())
 }

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use lockstep_chassis::{Failure, Fields};
-use lockstep_model::{FilePath, Position, Revision, UploadId, record::{FileRecord, FileState}};
+use lockstep_model::{
+    FilePath, Position, Revision, UploadId,
+    record::{FileRecord, FileState},
+};
 use lockstep_proto::{filesync::v1 as wire, shared::v1 as shared};
 use tokio::time::Instant;
 
@@ -31,7 +34,10 @@ pub(super) fn file_into_wire(path: &FilePath, revision: Revision, record: &FileR
         digest: record.digest.to_string(),
         md5: record.md5.to_string(),
         size_bytes: signed(record.size_bytes),
-        register_time: Some(prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }),
+        register_time: Some(prost_types::Timestamp {
+            seconds: time.as_second(),
+            nanos: time.subsec_nanosecond(),
+        }),
         origin_server_id: record.origin.to_string(),
         state: match record.state {
             FileState::Active => wire::file::State::Active.into(),
@@ -118,7 +124,11 @@ pub(super) fn new_file_from_wire<T>(
     Some(NewFile { path: path?, source: source?, declared: declared? })
 }
 
-fn declared_from_wire<T>(fields: &mut Fields<T>, prefix: &str, digests: Option<&wire::Digests>) -> Option<Declared> {
+fn declared_from_wire<T>(
+    fields: &mut Fields<T>,
+    prefix: &str,
+    digests: Option<&wire::Digests>,
+) -> Option<Declared> {
     let Some(digests) = digests else { return Some(Declared::default()) };
     let blake3 = optional(fields, format!("{prefix}.digests.blake3"), &digests.blake3);
     let md5 = optional(fields, format!("{prefix}.digests.md5"), &digests.md5);

@@ -21,6 +21,8 @@ pub struct Range {
     pub digest: Digest,
     /// Where to begin, a multiple of 1 MiB.
     pub offset: u64,
+    /// Where to end, a multiple of 1 MiB; 0 for the end of the content.
+    pub end: u64,
 }
 
 /// What a peer sends, in the order of the request.
@@ -61,7 +63,11 @@ pub trait Peers: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<BTreeSet<Digest>, PeerError>> + Send;
 
     /// Reads ranges; each `next` has a deadline of its own.
-    fn read(&self, peer: &Peer, ranges: Vec<Range>) -> impl Future<Output = Result<impl Parts, PeerError>> + Send;
+    fn read(
+        &self,
+        peer: &Peer,
+        ranges: Vec<Range>,
+    ) -> impl Future<Output = Result<impl Parts, PeerError>> + Send;
 }
 
 /// A stream of parts.

@@ -36,7 +36,11 @@ pub trait Store: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Cuts a staged file to `size_bytes`; an absent one becomes empty.
-    fn truncate(&self, name: &StagedName, size_bytes: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn truncate(
+        &self,
+        name: &StagedName,
+        size_bytes: u64,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Sets the modification time of staged files where one is given, and makes them durable.
     fn sync(
@@ -50,6 +54,12 @@ pub trait Store: Clone + Send + Sync + 'static {
         names: Vec<StagedName>,
         wanted: Algorithms,
     ) -> impl Future<Output = Result<Vec<Option<Hashed>>, StoreError>> + Send;
+
+    /// What staged files look like; `None` for an absent one.
+    fn look(
+        &self,
+        names: Vec<StagedName>,
+    ) -> impl Future<Output = Result<Vec<Option<Stat>>, StoreError>> + Send;
 
     /// The names and sizes of all staged files.
     fn staged(&self) -> impl Future<Output = Result<Vec<(StagedName, u64)>, StoreError>> + Send;
@@ -71,7 +81,11 @@ pub trait Store: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Result<(), StoreError>>, StoreError>> + Send;
 
     /// Keeps a staged file, whose bytes are not ours to remove, under a name that tells where it came from.
-    fn set_aside(&self, name: StagedName, from: FilePath) -> impl Future<Output = Result<String, StoreError>> + Send;
+    fn set_aside(
+        &self,
+        name: StagedName,
+        from: FilePath,
+    ) -> impl Future<Output = Result<String, StoreError>> + Send;
 
     /// What files look like; `None` for an absent one.
     fn stat(
@@ -88,7 +102,10 @@ pub trait Store: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Bytes, StoreError>> + Send;
 
     /// Reads a published file anew and hashes it.
-    fn hash_published(&self, path: FilePath) -> impl Future<Output = Result<Option<Hashed>, StoreError>> + Send;
+    fn hash_published(
+        &self,
+        path: FilePath,
+    ) -> impl Future<Output = Result<Option<Hashed>, StoreError>> + Send;
 }
 
 /// Where bytes are.
@@ -198,7 +215,9 @@ impl Fault for StoreError {
 
     fn metadata(&self) -> Metadata {
         match self {
-            Self::Occupied { path } | Self::Absent { path } | Self::Changed { path } => vec![("path", path.clone())],
+            Self::Occupied { path } | Self::Absent { path } | Self::Changed { path } => {
+                vec![("path", path.clone())]
+            }
             Self::Foreign { path, what } => vec![("path", path.clone()), ("found", (*what).to_owned())],
             Self::Full { free_bytes, needed_bytes } => {
                 vec![("free_bytes", free_bytes.to_string()), ("needed_bytes", needed_bytes.to_string())]

@@ -3,6 +3,8 @@
 //! `/lockstep.<service>.v1.<Service>/<Method>` goes to that service, by the word in its package; no RPC is declared here
 //! again. filesync and timeguard belong to a server: the caller names it, or the contract says that any will do.
 
+use std::time::Duration;
+
 use lockstep_model::{Fault, Metadata, Reason, ServerId};
 
 use crate::domain::view::View;
@@ -93,6 +95,10 @@ impl Fault for RouteError {
             Self::Unreachable { peer, cause } => vec![("peer", peer.clone()), ("cause", cause.clone())],
             Self::Unread => Vec::new(),
         }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        matches!(self, Self::Unread).then_some(Duration::from_secs(1))
     }
 
     fn resource(&self) -> Option<(&'static str, String)> {

@@ -1,5 +1,7 @@
 //! MatrixService: who has what, listed and live (R41, R42, R43).
 
+use std::time::Duration;
+
 use lockstep_chassis::{
     drain::Drain,
     fields::Fields,
@@ -53,6 +55,10 @@ impl Fault for MatrixError {
             Self::Unread => Reason::RegistryUnavailable,
             Self::Expired => Reason::ResumeTokenExpired,
         }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        matches!(self, Self::Unread).then_some(Duration::from_secs(1))
     }
 }
 

@@ -50,6 +50,13 @@ impl Fault for Refused {
             Self::Unavailable(fault) => fault.metadata(),
         }
     }
+
+    fn retry_after(&self) -> Option<std::time::Duration> {
+        match self {
+            Self::Unavailable(fault) => fault.retry_after(),
+            _ => None,
+        }
+    }
 }
 
 /// The gate in front of the handlers.

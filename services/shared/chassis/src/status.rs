@@ -230,7 +230,7 @@ pub(crate) fn complete(status: &Status) -> Option<Status> {
     };
     let mut failure = Failure::new(reason, message.to_owned());
     if reason == Reason::FieldViolation {
-        failure.message = format!("the request cannot be decoded: {message}");
+        failure.message = format!("the request cannot be decoded: {}", message.trim_end_matches('.'));
         failure.violations = vec![lockstep_model::Violation {
             field: String::new(),
             description: "must be a message of the contract".to_owned(),

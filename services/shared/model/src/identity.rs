@@ -40,13 +40,18 @@ impl Identity {
     /// [`InvalidIdentity`] for another trust domain or an unknown form.
     pub fn parse(uri: &str, trust_domain: &str) -> Result<Self, InvalidIdentity> {
         let invalid = || InvalidIdentity { uri: uri.to_owned(), trust_domain: trust_domain.to_owned() };
-        let path = uri.strip_prefix("spiffe://").and_then(|rest| rest.strip_prefix(trust_domain)).ok_or_else(invalid)?;
+        let path = uri
+            .strip_prefix("spiffe://")
+            .and_then(|rest| rest.strip_prefix(trust_domain))
+            .ok_or_else(invalid)?;
         let parts: Vec<&str> = path.strip_prefix('/').ok_or_else(invalid)?.split('/').collect();
         let known = |name: &str| SERVICES.iter().copied().find(|service| *service == name);
         match parts.as_slice() {
             ["operator", name] if operator_name(name) => Ok(Self::Operator((*name).to_owned())),
             ["server", id, service] => match (id.parse(), known(service)) {
-                (Ok(server_id), Some(service @ ("filesync" | "timeguard"))) => Ok(Self::Server { server_id, service }),
+                (Ok(server_id), Some(service @ ("filesync" | "timeguard"))) => {
+                    Ok(Self::Server { server_id, service })
+                }
                 _ => Err(invalid()),
             },
             [service] => match known(service) {
@@ -163,6 +168,10 @@ impl crate::fault::Fault for MembersUnavailable {
     fn reason(&self) -> crate::fault::Reason {
         crate::fault::Reason::RegistryUnavailable
     }
+
+    fn retry_after(&self) -> Option<std::time::Duration> {
+        Some(std::time::Duration::from_secs(1))
+    }
 }
 
 #[cfg(test)]
@@ -171,12 +180,25 @@ mod tests {
 
     #[test]
     fn only_identities_of_the_trust_domain_are_known() {
-        for good in ["gateway", "catalog", "resolver", "operator/local", "server/s1/filesync", "server/s1/timeguard"] {
+        for good in
+            ["gateway", "catalog", "resolver", "operator/local", "server/s1/filesync", "server/s1/timeguard"]
+        {
             let uri = format!("spiffe://lockstep.test/{good}");
             assert_eq!(Identity::parse(&uri, "lockstep.test").expect(good).uri("lockstep.test"), uri);
         }
-        for bad in ["filesync", "server/s1/gateway", "operator/", "operator/a/b", "server//filesync", "", "operator/A"] {
-            assert!(Identity::parse(&format!("spiffe://lockstep.test/{bad}"), "lockstep.test").is_err(), "{bad}");
+        for bad in [
+            "filesync",
+            "server/s1/gateway",
+            "operator/",
+            "operator/a/b",
+            "server//filesync",
+            "",
+            "operator/A",
+        ] {
+            assert!(
+                Identity::parse(&format!("spiffe://lockstep.test/{bad}"), "lockstep.test").is_err(),
+                "{bad}"
+            );
         }
         assert!(Identity::parse("spiffe://lockstep.test.evil/gateway", "lockstep.test").is_err());
         assert!(Identity::parse("spiffe://other/gateway", "lockstep.test").is_err());

@@ -160,7 +160,9 @@ fn is_device_name(name: &str) -> bool {
         let digit = stem.strip_prefix(prefix).filter(|rest| rest.chars().count() == 1);
         digit.is_some_and(|rest| rest.contains(['1', '2', '3', '4', '5', '6', '7', '8', '9', '¹', '²', '³']))
     };
-    matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$") || numbered("COM") || numbered("LPT")
+    matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$")
+        || numbered("COM")
+        || numbered("LPT")
 }
 
 impl TryFrom<String> for FilePath {
@@ -202,14 +204,25 @@ mod tests {
     /// R6: what is accepted is kept to the byte.
     #[test]
     fn accepted_names_are_kept_exactly() {
-        for name in ["a", "os/base image.img", "Ä/ö ü", "e\u{301}", "%2e%2e/..%2f", "．．", "می\u{200c}خواهم", "-rf", "$(x)"] {
+        for name in [
+            "a",
+            "os/base image.img",
+            "Ä/ö ü",
+            "e\u{301}",
+            "%2e%2e/..%2f",
+            "．．",
+            "می\u{200c}خواهم",
+            "-rf",
+            "$(x)",
+        ] {
             assert_eq!(name.parse::<FilePath>().expect(name).as_str(), name);
         }
     }
 
     #[test]
     fn folding_joins_what_some_server_cannot_tell_apart() {
-        for (a, b) in [("A/x", "a/X"), ("é", "e\u{301}"), ("straße", "STRASSE"), ("ﬀ", "FF"), ("Σ", "ς")] {
+        for (a, b) in [("A/x", "a/X"), ("é", "e\u{301}"), ("straße", "STRASSE"), ("ﬀ", "FF"), ("Σ", "ς")]
+        {
             assert_eq!(fold(a), fold(b), "{a} {b}");
         }
         assert_ne!(fold("ı"), fold("i"));

@@ -1,5 +1,7 @@
 //! Why the registry did not do what was asked.
 
+use std::time::Duration;
+
 use lockstep_model::{Fault, Metadata, Position, Reason, Revision};
 
 use crate::types::Precondition;
@@ -64,6 +66,10 @@ impl Fault for RegistryError {
             Self::TooLarge { .. } => Reason::SizeLimitExceeded,
             Self::Unavailable { .. } => Reason::RegistryUnavailable,
         }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        matches!(self, Self::Unavailable { .. }).then_some(Duration::from_secs(1))
     }
 
     fn metadata(&self) -> Metadata {

@@ -78,7 +78,10 @@ pub trait Registry: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`RegistryError::TooOld`] at and below the floor.
-    fn transaction(&self, revision: Revision) -> impl Future<Output = Result<Vec<Record>, RegistryError>> + Send;
+    fn transaction(
+        &self,
+        revision: Revision,
+    ) -> impl Future<Output = Result<Vec<Record>, RegistryError>> + Send;
 
     /// The changes after a position: whole transactions only, at least one if there is any, stopping before `limit`
     /// changes would be exceeded; only keys with `prefix`.

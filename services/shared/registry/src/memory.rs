@@ -16,7 +16,7 @@ use crate::{
     Record, Registry, RegistryError, Request,
     page::{ChangePage, RecordPage},
     range,
-    transaction::{kept, Live, Transaction, locate, within},
+    transaction::{Live, Transaction, kept, locate, within},
 };
 
 /// How long a waiter waits for a head that does not move.
@@ -145,7 +145,12 @@ impl Registry for MemoryRegistry {
         let state = self.available()?;
         kept(revision, state.floor)?;
         let from = (revision, String::new());
-        Ok(state.log.range(from..).take_while(|((at, _), _)| *at == revision).map(|(_, r)| r.clone()).collect())
+        Ok(state
+            .log
+            .range(from..)
+            .take_while(|((at, _), _)| *at == revision)
+            .map(|(_, r)| r.clone())
+            .collect())
     }
 
     async fn changes(&self, after: Position, prefix: String, limit: usize) -> Result<Changes, RegistryError> {

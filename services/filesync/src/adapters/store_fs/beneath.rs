@@ -21,7 +21,9 @@ pub(super) fn fault(path: &str, errno: Errno) -> StoreError {
         Errno::NOTDIR => StoreError::Foreign { path, what: "a file in place of a directory" },
         Errno::ISDIR => StoreError::Foreign { path, what: "a directory" },
         Errno::NOSPC | Errno::DQUOT => StoreError::Full { free_bytes: 0, needed_bytes: 0 },
-        Errno::ROFS | Errno::ACCESS | Errno::PERM => StoreError::ReadOnly { cause: format!("{path}: {errno}") },
+        Errno::ROFS | Errno::ACCESS | Errno::PERM => {
+            StoreError::ReadOnly { cause: format!("{path}: {errno}") }
+        }
         other => StoreError::Failed { path, cause: other.to_string() },
     }
 }
@@ -78,7 +80,11 @@ pub(super) fn look(fd: impl AsFd, path: &str) -> Result<Stat, StoreError> {
     fstat(fd).map(|found| stat_of(&found)).map_err(|errno| fault(path, errno))
 }
 
-#[allow(clippy::cast_sign_loss, clippy::unnecessary_cast, reason = "the types differ between platforms; sizes are never negative")]
+#[allow(
+    clippy::cast_sign_loss,
+    clippy::unnecessary_cast,
+    reason = "the types differ between platforms; sizes are never negative"
+)]
 pub(super) fn stat_of(found: &rustix::fs::Stat) -> Stat {
     let ns = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
     Stat {

@@ -82,7 +82,9 @@ fn make(base: &OwnedFd, name: &str, mode: u32) -> Result<(), StoreError> {
 fn lock(ours: &OwnedFd, root: &Path) -> Result<OwnedFd, StoreError> {
     let lock = file(ours, "lock", OFlags::RDWR | OFlags::CREATE)?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
-        Errno::WOULDBLOCK => StoreError::Offline { cause: format!("another process uses {}", root.display()) },
+        Errno::WOULDBLOCK => {
+            StoreError::Offline { cause: format!("another process uses {}", root.display()) }
+        }
         other => fault("lock", other),
     })?;
     Ok(lock)
@@ -94,8 +96,9 @@ fn read_marker(top: &OwnedFd) -> Result<Option<StoreId>, StoreError> {
         Err(StoreError::Absent { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let marker: Marker = serde_json::from_slice(&bytes)
-        .map_err(|error| StoreError::Offline { cause: format!("the store marker cannot be read: {error}") })?;
+    let marker: Marker = serde_json::from_slice(&bytes).map_err(|error| StoreError::Offline {
+        cause: format!("the store marker cannot be read: {error}"),
+    })?;
     Ok(Some(marker.store_id))
 }
 

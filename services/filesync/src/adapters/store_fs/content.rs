@@ -4,10 +4,11 @@ use std::os::unix::fs::FileExt as _;
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use lockstep_model::FilePath;
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{AtFlags, Dir, FileType, OFlags, Timespec, Timestamps, fsync, ftruncate, syncfs, unlinkat, utimensat},
+    fs::{
+        AtFlags, Dir, FileType, OFlags, Timespec, Timestamps, fsync, ftruncate, syncfs, unlinkat, utimensat,
+    },
     io::Errno,
 };
 
@@ -95,9 +96,9 @@ pub(super) fn discard(dir: &OwnedFd, names: &[StagedName]) -> Result<(), StoreEr
     Ok(())
 }
 
-pub(super) fn stat(transfer: &OwnedFd, path: &FilePath) -> Result<Option<Stat>, StoreError> {
-    match file(transfer, path.as_str(), OFlags::RDONLY) {
-        Ok(fd) => look(fd, path.as_str()).map(Some),
+pub(super) fn stat(base: &OwnedFd, path: &str) -> Result<Option<Stat>, StoreError> {
+    match file(base, path, OFlags::RDONLY) {
+        Ok(fd) => look(fd, path).map(Some),
         Err(StoreError::Absent { .. }) => Ok(None),
         // A file where a directory would have to be: nothing is at the path itself.
         Err(StoreError::Foreign { what: "a file in place of a directory", .. }) => Ok(None),

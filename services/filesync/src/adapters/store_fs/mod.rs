@@ -89,7 +89,8 @@ impl Inner {
     fn with_figures(&self, dirs: &Dirs, needed: u64, error: StoreError) -> StoreError {
         match error {
             StoreError::Full { .. } => {
-                let free_bytes = beneath::free_bytes(&dirs.staging).unwrap_or(0).saturating_sub(self.reserve_bytes);
+                let free_bytes =
+                    beneath::free_bytes(&dirs.staging).unwrap_or(0).saturating_sub(self.reserve_bytes);
                 StoreError::Full { free_bytes, needed_bytes: needed }
             }
             other => other,
@@ -114,14 +115,16 @@ impl Store for FsStore {
     }
 
     async fn free_bytes(&self) -> Result<u64, StoreError> {
-        self.run(|inner, dirs| Ok(beneath::free_bytes(&dirs.staging)?.saturating_sub(inner.reserve_bytes))).await
+        self.run(|inner, dirs| Ok(beneath::free_bytes(&dirs.staging)?.saturating_sub(inner.reserve_bytes)))
+            .await
     }
 
     async fn stage(&self, files: Vec<(StagedName, Bytes)>) -> Result<(), StoreError> {
         self.run(move |inner, dirs| {
             let needed = files.iter().map(|(_, data)| data.len() as u64).sum();
             for (name, data) in &files {
-                content::replace(&dirs.staging, name, data).map_err(|e| inner.with_figures(dirs, needed, e))?;
+                content::replace(&dirs.staging, name, data)
+                    .map_err(|e| inner.with_figures(dirs, needed, e))?;
             }
             Ok(())
         })
@@ -160,6 +163,13 @@ impl Store for FsStore {
         .await
     }
 
+    async fn look(&self, names: Vec<StagedName>) -> Result<Vec<Option<Stat>>, StoreError> {
+        self.run(move |_, dirs| {
+            names.iter().map(|name| content::stat(&dirs.staging, name.as_str())).collect()
+        })
+        .await
+    }
+
     async fn staged(&self) -> Result<Vec<(StagedName, u64)>, StoreError> {
         self.run(|_, dirs| content::list(&dirs.staging)).await
     }
@@ -187,7 +197,10 @@ impl Store for FsStore {
     }
 
     async fn stat(&self, paths: Vec<FilePath>) -> Result<Vec<Result<Option<Stat>, StoreError>>, StoreError> {
-        self.run(move |_, dirs| Ok(paths.iter().map(|path| content::stat(&dirs.transfer, path)).collect())).await
+        self.run(move |_, dirs| {
+            Ok(paths.iter().map(|path| content::stat(&dirs.transfer, path.as_str())).collect())
+        })
+        .await
     }
 
     async fn read(&self, place: Place, offset: u64, length: usize) -> Result<Bytes, StoreError> {

@@ -102,8 +102,8 @@ pub(super) fn withdraw(
 
 fn withdraw_one(dirs: &Dirs, path: &FilePath, staged: &StagedName) -> Result<(), StoreError> {
     let above = directory(&dirs.transfer, path.parent().unwrap_or(""))?;
-    let found =
-        statat(&above, path.name(), AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| fault(path.as_str(), errno))?;
+    let found = statat(&above, path.name(), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| fault(path.as_str(), errno))?;
     let kind = FileType::from_raw_mode(found.st_mode);
     if kind == FileType::Directory {
         return Err(StoreError::Foreign { path: path.to_string(), what: describe(kind) });
