@@ -1,6 +1,14 @@
 //! Calls that the state of the world does not allow: disks, registries, peers and servers that are not what they were.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::FileExt as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use lockstep_chassis::{SERVER_KEY, status};
 use lockstep_model::{Digest, Identity, Reason};
@@ -427,6 +435,45 @@ async fn content_that_rotted_is_given_to_nobody() {
     }
     let row = mesh.row("small").await.expect("a row");
     assert!(row.cells[0].failure.is_some(), "{row:?}");
+}
+
+/// I2, I7: bytes that somebody writes to while they are read are not registered; when nobody does, they can be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_change_while_they_are_read_are_refused() {
+    let mesh = Mesh::new(1).await;
+    let caller = mesh.operator("publisher");
+    let content = vec![3; 1 << 20];
+    let mut is_told = false;
+    for attempt in 0..20 {
+        let (id, path) = (uuid(), format!("changing/{attempt}"));
+        caller.upload("s1", vec![header(&id, content.len(), 0), chunk(0, &content)]).await.expect("uploaded");
+        let place = mesh.root("s1").join(format!(".lockstep/staging/upload-{id}"));
+        let source = Some(lockstep_proto::filesync::v1::new_file::Source::UploadId(id));
+        let file = lockstep_proto::filesync::v1::NewFile { path: path.clone(), source, digests: None };
+        let stop = Arc::new(AtomicBool::new(false));
+        // The same bytes again and again: only the times of the file show that somebody wrote.
+        let writer = tokio::task::spawn_blocking({
+            let (stop, content) = (Arc::clone(&stop), content.clone());
+            let open = fs::File::options().write(true).open(&place).expect("opens");
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    open.write_all_at(&content[..1], 0).expect("written");
+                }
+            }
+        });
+        let before = mesh.footprint().await;
+        let answer = caller.register_as("s1", &uuid(), file.clone()).await;
+        stop.store(true, Ordering::Relaxed);
+        writer.await.expect("it ends");
+        if answer.as_ref().is_err_and(|told| status::read(told).reason == Reason::ContentChanged) {
+            refused("changing", answer, Reason::ContentChanged).with(&["path", "server_id"]).says(&["s1"]);
+            assert_eq!(mesh.footprint().await, before, "the upload is kept, and nothing else happened");
+            caller.register_as("s1", &uuid(), file).await.expect("nobody writes now");
+            is_told = true;
+            break;
+        }
+    }
+    assert!(is_told, "somebody wrote all the time, and it was never told");
 }
 
 /// H3: a defect is told without its detail, with the trace id under which the log has it.

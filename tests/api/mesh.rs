@@ -169,10 +169,6 @@ impl Mesh {
         self.root(server).join("ums_filetransfer")
     }
 
-    pub(crate) fn ca_pem(&self) -> &str {
-        self.ca.cert_pem()
-    }
-
     /// The certificate and key of `identity`, issued by the CA of this installation.
     pub(crate) fn certificate(&self, identity: &Identity) -> (PathBuf, PathBuf) {
         let folder = self.path("certificates").join(identity.to_string().replace('/', "."));

@@ -61,7 +61,7 @@ async fn nothing_is_staged(mesh: &Mesh) {
 async fn a_change_repeated_at_once_happens_once() {
     let mesh = Mesh::new(2).await;
     let caller = mesh.operator("publisher");
-    let server = |number: usize, servers: usize| if number % servers == 0 { "s1" } else { "s2" };
+    let server = |number: usize, servers: usize| if number.is_multiple_of(servers) { "s1" } else { "s2" };
     for servers in [1, 2] {
         let before = head(&mesh).await;
         let (id, path) = (uuid(), format!("one/{servers}"));

@@ -13,7 +13,10 @@ use crate::{
 const PREFIX: &str = "ERROR_REASON_";
 
 /// Reasons that no test outside the process can provoke, each with why and where it is tested instead.
-const NOT_PROVOKED: [(Reason, &str); 0] = [];
+const NOT_PROVOKED: [(Reason, &str); 1] = [(
+    Reason::PositionTooOld,
+    "a server that is told so takes a snapshot and tells nobody: the properties of the registry have it",
+)];
 
 fn code(kind: Kind) -> &'static str {
     match kind {

@@ -28,6 +28,13 @@ impl Change {
             Self::Deleted { path, .. } => path,
         }
     }
+
+    fn revision(&self) -> Revision {
+        match self {
+            Self::Active(wanted) => wanted.revision,
+            Self::Deleted { revision, .. } => *revision,
+        }
+    }
 }
 
 /// What to do about it.
@@ -64,6 +71,8 @@ pub fn plan<'a>(changes: Vec<Change>, held: impl Fn(&FilePath) -> Option<&'a Hel
     let (mut first, mut then) = (Vec::new(), Vec::new());
     for (path, change) in latest {
         match (change, held(&path)) {
+            // What this server registered itself is ahead of what it follows: nothing older concerns it (I3).
+            (change, Some(held)) if held.revision > change.revision() => {}
             (Change::Deleted { .. }, None) => then.push(Action::Forget { path }),
             (Change::Deleted { .. }, Some(held)) => {
                 first.push(Action::Delete { path: path.clone(), digest: held.digest });
@@ -170,6 +179,21 @@ mod tests {
             let expected: BTreeMap<FilePath, Held> = truth.iter().map(|(path, w)| (path.clone(), held_of(w))).collect();
             prop_assert_eq!(disk, expected);
         }
+    }
+
+    /// I1, I3: a server that is behind, and registered a path anew whose deletion it has not followed yet, keeps its bytes:
+    /// it may be the only one that has them.
+    #[test]
+    fn nothing_older_touches_what_was_registered_here_since() {
+        let ahead = wanted("a", 9, 9, FileId::random(&SystemEntropy));
+        let held = held_of(&ahead);
+        let older = Change::Active(wanted("a", 3, 1, FileId::random(&SystemEntropy)));
+        let deleted = Change::Deleted { path: ahead.path.clone(), revision: Revision(5) };
+        for page in [vec![older.clone()], vec![deleted.clone()], vec![older, deleted]] {
+            assert_eq!(plan(page, |_| Some(&held)), []);
+        }
+        let own = Action::Adopt { path: ahead.path.clone(), revision: Revision(9) };
+        assert_eq!(plan(vec![Change::Active(ahead)], |_| Some(&held)), [own]);
     }
 
     /// R32: deletions never wait behind copies.

@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 
 use super::Engine;
 use crate::{
-    domain::{error::FileError, exception::Obstacle, held::Wanted, tree::GROUP_BYTES},
+    domain::{error::FileError, exception::Obstacle, held::{StagedName, Wanted}, tree::GROUP_BYTES},
     ports::{Peer, PeerError, Peers as _, Ports, Store as _, StoreError, Write},
 };
 
@@ -136,6 +136,20 @@ impl<P: Ports> Engine<P> {
     pub(super) async fn fail_fetch(&self, wanted: &Wanted, obstacle: Obstacle) {
         let _lease = self.inner.leases.acquire([&wanted.path]).await;
         self.note_failure(wanted, obstacle).await;
+    }
+
+    /// Removes what was staged of copies that are not wanted any more.
+    pub(super) async fn drop_superseded(&self, copies: &[Wanted]) -> Result<(), FileError> {
+        let names: Vec<StagedName> = copies
+            .iter()
+            .filter(|wanted| !self.inner.board.is_missing(wanted))
+            .map(Wanted::staged)
+            .collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.record(names.iter().map(|name| Write::Unjournal(name.clone())).collect()).await?;
+        self.inner.ports.store.discard(names).await.map_err(|error| self.disk(error))
     }
 
     /// The same, for who has the lease of the path.

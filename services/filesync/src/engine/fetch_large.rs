@@ -47,18 +47,9 @@ impl<P: Ports> Engine<P> {
         if let Err(obstacle) = result {
             self.fail_fetch(&wanted, obstacle).await;
         }
-        if let Err(error) = self.drop_superseded(&wanted).await {
-            tracing::warn!(path = %wanted.path, %error, "an interrupted copy could not be removed");
+        if let Err(error) = self.drop_superseded(&[wanted]).await {
+            tracing::warn!(%error, "an interrupted copy could not be removed");
         }
-    }
-
-    /// Removes what was staged of a copy that is not wanted any more.
-    pub(super) async fn drop_superseded(&self, wanted: &Wanted) -> Result<(), FileError> {
-        if wanted.size_bytes <= GROUP_BYTES || self.inner.board.is_missing(wanted) {
-            return Ok(());
-        }
-        self.record(vec![Write::Unjournal(wanted.staged())]).await?;
-        self.inner.ports.store.discard(vec![wanted.staged()]).await.map_err(|error| self.disk(error))
     }
 
     async fn copy_large(&self, wanted: &Wanted) -> Result<(), Obstacle> {

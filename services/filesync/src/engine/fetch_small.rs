@@ -133,7 +133,10 @@ impl<P: Ports> Engine<P> {
             wanted.into_iter().partition(|wanted| received.contains_key(&wanted.digest));
         let files = here.iter().filter_map(|w| Some((w.clone(), received.get(&w.digest)?.clone()))).collect();
         if let Err(error) = self.land_small(peer, files, begun).await {
-            self.fail_all(here, &Obstacle::of(&error)).await;
+            self.fail_all(here.clone(), &Obstacle::of(&error)).await;
+            if let Err(error) = self.drop_superseded(&here).await {
+                tracing::warn!(%error, "interrupted copies could not be removed");
+            }
         }
         drop(reserved);
         absent

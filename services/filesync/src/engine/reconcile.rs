@@ -8,7 +8,7 @@ use tokio::{
 };
 use tracing::Instrument as _;
 
-use super::{Engine, codec::decode};
+use super::{Engine, codec::decode, lease::Lease};
 use crate::{
     domain::{
         error::FileError,
@@ -16,7 +16,7 @@ use crate::{
         held::Wanted,
         plan::{Action, Change, plan},
     },
-    ports::{Ports, Write},
+    ports::{Ports, Store as _, Write},
 };
 
 /// Changes that are read, planned and written to the index at once.
@@ -147,7 +147,9 @@ impl<P: Ports> Engine<P> {
         let changes = changes(records)?;
         let paths: Vec<FilePath> = changes.iter().map(|change| change.path().clone()).collect();
         // From the look at what is held to the index: a copy that lands in between would be held after its deletion.
-        let _lease = self.inner.leases.acquire(&paths).await;
+        let _lease = self.lease_settled(&paths).await?;
+        let before = self.inner.board.missing(&paths);
+        self.hold_unheld(&changes, &before).await?;
         let held = self.inner.board.held(&paths);
         let held: std::collections::BTreeMap<_, _> =
             paths.iter().zip(&held).filter_map(|(path, held)| Some((path, held.as_ref()?))).collect();
@@ -168,14 +170,40 @@ impl<P: Ports> Engine<P> {
             }
         }
         writes.push(Write::Position(through));
-        let before = self.inner.board.missing(&paths);
         self.record(writes).await?;
         fail::fail_point!("filesync.reconcile.recorded");
-        for superseded in before {
-            self.drop_superseded(&superseded).await?;
-        }
+        self.drop_superseded(&before).await?;
         self.inner.fetch.notify_one();
         Ok(true)
+    }
+
+    /// The lease of `paths`, once nothing that was begun there is left unsettled.
+    async fn lease_settled(&self, paths: &[FilePath]) -> Result<Lease, FileError> {
+        loop {
+            let lease = self.inner.leases.acquire(paths).await;
+            if !self.inner.intents.is_left_at(paths) {
+                return Ok(lease);
+            }
+            drop(lease);
+            self.settle().await?;
+        }
+    }
+
+    /// A copy that got its name and then could not be held, because the process or its disk failed, is ours: it has to
+    /// be held to be removed with its record.
+    async fn hold_unheld(&self, changes: &[Change], missing: &[Wanted]) -> Result<(), FileError> {
+        let same = |wanted: &Wanted| changes.iter().any(|c| matches!(c, Change::Active(new) if new == wanted));
+        let superseded: Vec<&Wanted> = missing.iter().filter(|wanted| !same(wanted)).collect();
+        let paths = superseded.iter().map(|wanted| wanted.path.clone()).collect();
+        let found = self.inner.ports.store.stat(paths).await.map_err(|error| self.disk(error))?;
+        for (wanted, found) in superseded.into_iter().zip(found) {
+            if matches!(found, Ok(Some(_)))
+                && let Some(writes) = self.adopt(wanted).await?
+            {
+                self.record(writes).await?;
+            }
+        }
+        Ok(())
     }
 
     fn note_revision(&self, path: FilePath, revision: Revision) -> Vec<Write> {

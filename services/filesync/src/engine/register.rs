@@ -181,17 +181,29 @@ impl<P: Ports> Engine<P> {
         let _lease = self.acquire_free(&paths, ask).await?;
         let number = self.number();
         let _active = self.inner.intents.begin(number);
-        self.record(vec![Write::Intend(number, Intent::Register { files: staged.to_vec() })]).await?;
         *kept = true;
+        let done = self.commit_intended(ask, request, staged, number, kept).await;
+        if done.is_err() && *kept {
+            // The next round asks the registry what became of it.
+            self.inner.intents.leave(number, Intent::Register { files: staged.to_vec() });
+        }
+        done
+    }
+
+    async fn commit_intended(
+        &self,
+        ask: &Ask,
+        request: Request,
+        staged: &[Staged],
+        number: u64,
+        kept: &mut bool,
+    ) -> Result<Vec<Registered>, FileError> {
+        self.record(vec![Write::Intend(number, Intent::Register { files: staged.to_vec() })]).await?;
         staged.iter().for_each(|file| self.inner.board.stage(file.wanted.digest, Some(file.staged.clone())));
         fail::fail_point!("filesync.register.intended");
         let committed = match self.commit(ask, request, staged).await {
             Ok(committed) => committed,
-            Err(error @ FileError::Registry(RegistryError::Unavailable { .. })) => {
-                // Kept: the next round asks the registry what became of it.
-                self.inner.intents.leave(number, Intent::Register { files: staged.to_vec() });
-                return Err(error);
-            }
+            Err(error @ FileError::Registry(RegistryError::Unavailable { .. })) => return Err(error),
             Err(error) => {
                 self.record(vec![Write::Settle(number)]).await?;
                 *kept = false;
@@ -205,6 +217,7 @@ impl<P: Ports> Engine<P> {
             staged.iter().for_each(|file| self.inner.board.stage(file.wanted.digest, None));
             let names = staged.iter().map(|file| file.staged.clone()).collect();
             self.inner.ports.store.discard(names).await.map_err(|error| self.disk(error))?;
+            let paths: Vec<FilePath> = staged.iter().map(|file| file.wanted.path.clone()).collect();
             return self.replay(committed.revision, &paths, &ask.label()).await;
         }
         let files: Vec<Staged> =

@@ -6,13 +6,13 @@ use std::{
 };
 
 use lockstep_model::{Digest, FilePath, UploadId, record::file_key};
-use lockstep_registry::Registry as _;
+use lockstep_registry::{Record, Registry as _};
 
 use super::{Engine, codec::decode};
 use crate::{
     domain::{
         error::FileError,
-        held::StagedName,
+        held::{StagedName, Wanted},
         intent::{Intent, Staged},
     },
     ports::{Algorithms, Ports, Store as _, Write},
@@ -55,6 +55,16 @@ impl Intents {
     /// Leaves it to the next round.
     pub(super) fn leave(&self, number: u64, intent: Intent) {
         self.state().left.insert(number, intent);
+    }
+
+    /// Whether something that was begun at one of `paths` is left.
+    pub(super) fn is_left_at(&self, paths: &[FilePath]) -> bool {
+        let touches = |intent: &Intent| match intent {
+            Intent::Register { files } => files.iter().any(|file| paths.contains(&file.wanted.path)),
+            Intent::Delete { path, .. } => paths.contains(path),
+        };
+        let state = self.state();
+        state.left.iter().any(|(number, intent)| !state.active.contains(number) && touches(intent))
     }
 
     /// Takes what nobody works on; what is not settled has to be left again.
@@ -105,7 +115,10 @@ impl<P: Ports> Engine<P> {
                     file.wanted.revision = record.revision;
                     committed.push(file);
                 }
-                _ => dropped.push(file.staged),
+                record => {
+                    self.withdraw_dropped(&file.wanted, record.as_ref()).await?;
+                    dropped.push(file.staged);
+                }
             }
         }
         tracing::info!(
@@ -135,6 +148,23 @@ impl<P: Ports> Engine<P> {
             self.inner.intents.leave(number, Intent::Register { files: left });
         }
         self.inner.ports.store.discard(dropped).await.map_err(|error| self.disk(error))
+    }
+
+    /// A file that got its name before the crash, and was deleted while this server was away, is still there.
+    async fn withdraw_dropped(&self, wanted: &Wanted, record: Option<&Record>) -> Result<(), FileError> {
+        let others = match record {
+            Some(record) => decode(record)?.digest == wanted.digest,
+            None => false,
+        };
+        let held = self.inner.board.held(std::slice::from_ref(&wanted.path)).pop().flatten();
+        if others || held.is_some() {
+            return Ok(());
+        }
+        if let Some(writes) = self.adopt(wanted).await? {
+            self.record(writes).await?;
+            self.remove(wanted.path.clone()).await?;
+        }
+        Ok(())
     }
 
     /// Whatever the intent moved into staging is unlinked if it is ours, else set aside; the rest is planned again.

@@ -25,6 +25,9 @@ use crate::problem::{Problem, Result};
 
 /// Bytes in a chunk: the largest the contract allows, on a connection that carries nothing else.
 const CHUNK_BYTES: usize = 1 << 20;
+/// Content from this size on goes to the server without the gateway in between, where that is possible; below it, asking
+/// costs more than it saves.
+const NEAR_BYTES_MIN: u64 = 32 << 20;
 /// Chunks between the disk and the connection.
 const CHUNKS_AHEAD: usize = 4;
 /// Streams without progress between them before the upload is given up. With the waits between them that is some 40 s:
@@ -64,6 +67,10 @@ pub(crate) async fn upload(
     };
     let mut offset = 0;
     let mut idle_attempts: u32 = 0;
+    let mut near = match entry.size_bytes >= NEAR_BYTES_MIN {
+        true => session.uploads_near(server, lane).await,
+        false => None,
+    };
     loop {
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let header = UploadHeader {
@@ -75,7 +82,10 @@ pub(crate) async fn upload(
             let result = reader.send(header, offset, &sender);
             (reader, result)
         });
-        let mut uploads = session.uploads(lane);
+        let mut uploads = match near.take() {
+            Some(near) => near,
+            None => session.uploads(lane),
+        };
         let answer = uploads.write_upload(connect::addressed(ReceiverStream::new(receiver), server)).await;
         let (returned, read) = reading.await.map_err(|error| unreadable(&error.into()))?;
         reader = returned;
