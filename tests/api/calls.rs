@@ -1,6 +1,12 @@
 //! Calls below the generated clients: any method with any bytes, and connections that should get nowhere.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, Uri, uri::PathAndQuery};
@@ -13,8 +19,12 @@ use rustls::{
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Status,
     client::Grpc,
@@ -83,19 +93,70 @@ pub(crate) async fn call(
 /// An HTTP/2 connection over anything, with nothing on top that knows of deadlines or limits.
 pub(crate) struct Wire {
     sender: hyper::client::conn::http2::SendRequest<Full<Bytes>>,
+    ended: CancellationToken,
     _driver: tokio::task::JoinSet<()>,
+}
+
+/// How long an answer that was read before the connection ended may take to come up.
+const AFTERWARDS: Duration = Duration::from_millis(100);
+
+/// Says when nothing more can be read or written: the layers above it do not always notice.
+struct Ending<T> {
+    inner: T,
+    ended: CancellationToken,
+}
+
+impl<T> Ending<T> {
+    fn note<R>(&self, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        if matches!(polled, Poll::Ready(Err(_))) {
+            self.ended.cancel();
+        }
+        polled
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Ending<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        if polled.is_ready() && buffer.filled().len() == before && buffer.remaining() > 0 {
+            self.ended.cancel();
+        }
+        self.note(polled)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Ending<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.note(polled)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.inner).poll_flush(cx);
+        self.note(polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
 }
 
 impl Wire {
     /// Connects to a port of this machine.
     pub(crate) async fn connect(dial: impl Dial, port: u16) -> io::Result<Self> {
         let uri: Uri = format!("https://127.0.0.1:{port}").parse().expect("a URI");
-        let io = TokioIo::new(dial.dial(uri, None).await?);
+        let ended = CancellationToken::new();
+        let io = TokioIo::new(Ending { inner: dial.dial(uri, None).await?, ended: ended.clone() });
         let connected = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await;
         let (sender, connection) = connected.map_err(io::Error::other)?;
         let mut driver = tokio::task::JoinSet::new();
         driver.spawn(async move { drop(connection.await) });
-        Ok(Self { sender, _driver: driver })
+        Ok(Self { sender, ended, _driver: driver })
     }
 
     /// Posts `body`, which is not framed here, and reads the whole answer: its body, or its status.
@@ -112,11 +173,22 @@ impl Wire {
             request = request.header(*key, *value);
         }
         let request = request.body(Full::new(body)).expect("a request");
-        let response = self.sender.send_request(request).await.map_err(io::Error::other)?;
-        let (head, body) = response.into_parts();
-        let body = body.collect().await.map_err(io::Error::other)?;
-        let trailers = body.trailers().cloned().unwrap_or_default();
-        Ok(Answer { head: head.headers, trailers, body: body.to_bytes() })
+        let sent = self.sender.send_request(request);
+        let whole = async {
+            let (head, body) = sent.await.map_err(io::Error::other)?.into_parts();
+            let body = body.collect().await.map_err(io::Error::other)?;
+            let trailers = body.trailers().cloned().unwrap_or_default();
+            Ok(Answer { head: head.headers, trailers, body: body.to_bytes() })
+        };
+        let ended = async {
+            self.ended.cancelled().await;
+            tokio::time::sleep(AFTERWARDS).await;
+        };
+        tokio::select! {
+            biased;
+            answer = whole => answer,
+            () = ended => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection ended")),
+        }
     }
 }
 
@@ -193,8 +265,8 @@ impl Dial for Stranger {
 }
 
 /// Bytes both ways.
-pub(crate) trait Duplex: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
-impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Duplex for T {}
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 
 /// Believes every server: that the server does not believe the client is what is tested.
 #[derive(Debug)]

@@ -268,6 +268,7 @@ async fn the_door_is_not_ready_at_first() {
     let mut mesh = Mesh::new(1).await;
     let client = |mesh: &Mesh| HealthClient::new(mesh.operator("viewer").channel);
     let request = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    eventually("ready", async || mesh.door().health.is_ready()).await;
     let mut health = client(&mesh);
     let mut check =
         async |service: &str| health.check(request(service)).await.map(|answer| answer.into_inner().status());
