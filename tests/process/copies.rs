@@ -1,7 +1,7 @@
 //! Large files and wide trees, watched where they arrive.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
@@ -65,7 +65,7 @@ async fn final_names_appear_by_rename_only() {
     installation.in_sync(&ledger, ALL_MAX).await;
     ledger.check_disks(&installation);
     for watch in watches {
-        watch.end(&["again.bin".to_owned()]).await;
+        watch.end(&BTreeSet::from(["again.bin".to_owned()])).await;
     }
 }
 
@@ -111,8 +111,8 @@ async fn arrive(large_bytes: usize, files: usize) -> Installation {
     );
     ledger.check_disks(&installation);
     ledger.check_indexes(&installation);
-    let seeds: Vec<String> = (0..directories).map(|number| format!("tree/{}", name(number))).collect();
-    let watched: Vec<String> = expected.into_keys().filter(|path| !seeds.contains(path)).collect();
+    let seeds: BTreeSet<String> = (0..directories).map(|number| format!("tree/{}", name(number))).collect();
+    let watched: BTreeSet<String> = expected.into_keys().filter(|path| !seeds.contains(path)).collect();
     for watch in watches {
         watch.end(&watched).await;
     }
@@ -169,7 +169,7 @@ impl Watch {
     fn start(root: &Path) -> Self {
         let inotify = Inotify::init().expect("inotify");
         let mut names = BTreeMap::new();
-        add(&mut inotify.watches(), root, root, &mut names);
+        add(&mut inotify.watches(), root, &mut names);
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let (shared, root) = (Arc::clone(&seen), root.to_owned());
         let task = tokio::spawn(async move {
@@ -182,7 +182,7 @@ impl Watch {
                 let text = path.strip_prefix(&root).unwrap_or(&path).display().to_string();
                 if event.mask.contains(EventMask::ISDIR) {
                     if event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO) {
-                        add(&mut events.watches(), &root, &path, &mut names);
+                        add(&mut events.watches(), &path, &mut names);
                     }
                     continue;
                 }
@@ -200,7 +200,7 @@ impl Watch {
     }
 
     /// Waits until every one of `paths` appeared once, by rename.
-    async fn end(self, paths: &[String]) {
+    async fn end(self, paths: &BTreeSet<String>) {
         wait::until("inotify told everything", Duration::from_secs(10), || async {
             let seen = self.seen.lock().expect("no panic");
             assert!(seen.wrong.is_empty(), "I7: {:?}", &seen.wrong[..seen.wrong.len().min(10)]);
@@ -212,19 +212,18 @@ impl Watch {
         .await;
         self.task.abort();
         let seen = self.seen.lock().expect("no panic");
-        let twice: Vec<_> =
-            seen.moved.iter().filter(|(path, count)| **count != 1 || !paths.contains(path)).take(5).collect();
+        let twice: Vec<_> = seen
+            .moved
+            .iter()
+            .filter(|(path, count)| **count != 1 || !paths.contains(path.as_str()))
+            .take(5)
+            .collect();
         assert!(twice.is_empty(), "appeared more than once, or out of nowhere: {twice:?}");
     }
 }
 
 /// Watches a directory and what is below it: a directory may be filled before it is watched, but never by writing.
-fn add(
-    watches: &mut inotify::Watches,
-    root: &Path,
-    path: &Path,
-    names: &mut BTreeMap<WatchDescriptor, PathBuf>,
-) {
+fn add(watches: &mut inotify::Watches, path: &Path, names: &mut BTreeMap<WatchDescriptor, PathBuf>) {
     let mask = WatchMask::CREATE
         | WatchMask::MODIFY
         | WatchMask::CLOSE_WRITE
@@ -235,7 +234,7 @@ fn add(
     names.insert(watch, path.to_owned());
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            add(watches, root, &entry.path(), names);
+            add(watches, &entry.path(), names);
         }
     }
 }

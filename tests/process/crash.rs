@@ -128,8 +128,8 @@ async fn die(cases: &'static [Case]) -> Vec<String> {
     let client = installation.client("publisher");
     let mut ledger = Ledger::default();
     let doomed = |number: usize| format!("doomed/{number}/{SMALL}");
-    for number in 0..cases.len() {
-        if cases[number].work == Work::Delete {
+    for (number, case) in cases.iter().enumerate() {
+        if case.work == Work::Delete {
             let path = doomed(number);
             ledger.register(&client, "s1", &path, content(&path, SMALL)).await.expect("registered");
         }

@@ -49,7 +49,12 @@ async fn bad_environments_are_refused_clearly() {
     not_in_sync(&installation, "second.bin").await;
     drop(read_only);
 
-    let unmounted = Alone::in_mounts(&installation, "unmounted", "mount -t tmpfs none \"$ROOT\" && exec \"$@\"", &arguments);
+    let unmounted = Alone::in_mounts(
+        &installation,
+        "unmounted",
+        "mount -t tmpfs none \"$ROOT\" && exec \"$@\"",
+        &arguments,
+    );
     refused(&installation, "STORE_OFFLINE").await;
     unmounted.says("is it mounted?").await;
     not_in_sync(&installation, "second.bin").await;
@@ -60,27 +65,43 @@ async fn bad_environments_are_refused_clearly() {
     let full = Alone::in_mounts(&installation, "full", mount, &small);
     let large = installation.directory().join("large.bin");
     fs::write(&large, content("large.bin", TOO_LARGE)).expect("written");
-    installation.run(&["file", "register", large.to_str().expect("UTF-8"), "large.bin", "--server", "s1"]).await;
+    installation
+        .run(&["file", "register", large.to_str().expect("UTF-8"), "large.bin", "--server", "s1"])
+        .await;
     wait::until("s3 says that its disk is full", STEP_MAX, || async {
         let (state, reason) = cell_of(&installation, "large.bin").await;
-        if state == cell::State::Failed && reason == "DISK_FULL" { Ok(()) } else { Err(format!("{state:?} {reason}")) }
+        if state == cell::State::Failed && reason == "DISK_FULL" {
+            Ok(())
+        } else {
+            Err(format!("{state:?} {reason}"))
+        }
     })
     .await;
     let request = GetFileRequest { path: "large.bin".to_owned() };
     let file = client.files().get_file(request).await;
     ledger.note(&file.expect("registered").into_inner().file.expect("the contract says so"));
-    ledger.delete(&client, "s2", "large.bin").await.expect("deleted");
+    // What the small disk took is gone with it, so it is given up before.
+    for path in ["large.bin", "second.bin"] {
+        ledger.delete(&client, "s2", path).await.expect("deleted");
+    }
+    installation.in_sync(&ledger, STEP_MAX).await;
     drop(full);
 
-    // What the small disk took is gone with it, so the server starts from what its own disk and its index know.
     installation.bring_up("s3.filesync", &[]).await;
-    ledger.register(&client, "s3", "third.bin", content("third.bin", 5_000)).await.expect("registered");
+    let third = wait::until("s3 registers again", STEP_MAX, || async {
+        let request = addressed(registration("third.bin", content("third.bin", 5_000)), "s3");
+        client.files().register_file(request).await
+    })
+    .await;
+    ledger.note(&third.into_inner().file.expect("the contract says so"));
     wait::until("the whole server is in sync", STEP_MAX, || async {
         let (state, reason) = cell_of(&installation, "third.bin").await;
         if state == cell::State::InSync { Ok(()) } else { Err(format!("{state:?} {reason}")) }
     })
     .await;
     installation.in_sync(&ledger, STEP_MAX).await;
+    ledger.check_disks(&installation);
+    ledger.check_indexes(&installation);
 }
 
 /// A call to s3 is refused with this reason.
@@ -105,7 +126,8 @@ async fn not_in_sync(installation: &Installation, path: &str) {
 /// What the matrix says of a file on s3, and why.
 async fn cell_of(installation: &Installation, path: &str) -> (cell::State, String) {
     let request = ListRowsRequest { path_prefix: path.to_owned(), ..ListRowsRequest::default() };
-    let rows = installation.client("viewer").matrix().list_rows(request).await.expect("listed").into_inner().rows;
+    let rows =
+        installation.client("viewer").matrix().list_rows(request).await.expect("listed").into_inner().rows;
     let cell = rows.into_iter().flat_map(|row| row.cells).find(|cell| cell.server_id == "s3");
     let reason = cell.as_ref().and_then(|cell| cell.failure.as_ref()).map(|failure| failure.reason.clone());
     let reason = reason.unwrap_or_default();
@@ -147,7 +169,13 @@ impl Alone {
         Self::spawn(command, installation, name, script, arguments)
     }
 
-    fn spawn(mut command: Command, installation: &Installation, name: &str, script: &str, arguments: &[String]) -> Self {
+    fn spawn(
+        mut command: Command,
+        installation: &Installation,
+        name: &str,
+        script: &str,
+        arguments: &[String],
+    ) -> Self {
         let log = installation.directory().join(format!("{name}.log"));
         let copy = installation.directory().join(format!("{name}-copy"));
         fs::create_dir_all(&copy).expect("made");

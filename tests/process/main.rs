@@ -1,5 +1,10 @@
 //! Real processes, real disks, real TLS: what a whole installation does, and what it does when it is hurt.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test awaits or aborts the tasks that it starts, and ends with its runtime"
+)]
+
 mod away;
 mod copies;
 mod crash;

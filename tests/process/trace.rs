@@ -79,7 +79,13 @@ async fn one_registration_is_one_trace() {
     })
     .await;
     for told in &spans {
-        eprintln!("{} {} {} <- {}", told.service, told.span.name, hex::encode(&told.span.span_id), hex::encode(&told.span.parent_span_id));
+        eprintln!(
+            "{} {} {} <- {}",
+            told.service,
+            told.span.name,
+            hex::encode(&told.span.span_id),
+            hex::encode(&told.span.parent_span_id)
+        );
     }
     server.abort();
 }
@@ -88,7 +94,8 @@ async fn one_registration_is_one_trace() {
 fn complete(spans: &[Told]) -> Result<(), String> {
     let by_id: BTreeMap<&[u8], &Told> = spans.iter().map(|told| (&told.span.span_id[..], told)).collect();
     let parent = |told: &Told| by_id.get(&told.span.parent_span_id[..]).copied();
-    let names: Vec<String> = spans.iter().map(|told| format!("{} {}", told.service, told.span.name)).collect();
+    let names: Vec<String> =
+        spans.iter().map(|told| format!("{} {}", told.service, told.span.name)).collect();
     for told in spans {
         let is_root = hex::encode(&told.span.parent_span_id) == ROOT;
         if !is_root && parent(told).is_none() {
@@ -97,10 +104,12 @@ fn complete(spans: &[Told]) -> Result<(), String> {
     }
     let is_server = |told: &&Told| told.span.kind == SpanKind::Server as i32;
     let find = |service: &str, name: &str| {
-        let mut found = spans.iter().filter(is_server).filter(|t| t.service == service && t.span.name.ends_with(name));
-        found.next().ok_or(format!("no {name} of {service}; there are {names:?}"))
+        let mut found =
+            spans.iter().filter(is_server).filter(|t| t.service == service && t.span.name.ends_with(name));
+        found.next().ok_or_else(|| format!("no {name} of {service}; there are {names:?}"))
     };
-    let (door, origin) = (find("gateway", "FileService/RegisterFile")?, find("filesync", "FileService/RegisterFile")?);
+    let (door, origin) =
+        (find("gateway", "FileService/RegisterFile")?, find("filesync", "FileService/RegisterFile")?);
     if hex::encode(&door.span.parent_span_id) != ROOT {
         return Err("the span of the gateway is not the child of the caller's".to_owned());
     }
@@ -109,14 +118,19 @@ fn complete(spans: &[Told]) -> Result<(), String> {
     }
     for server in ["s2", "s3"] {
         let of_server = |name: &str| {
-            let mut found = spans.iter().filter(|t| t.span.name == name && text(&t.span.attributes, "server_id") == server);
-            found.next().ok_or(format!("no {name} of {server}; there are {names:?}"))
+            let mut found = spans
+                .iter()
+                .filter(|t| t.span.name == name && text(&t.span.attributes, "server_id") == server);
+            found.next().ok_or_else(|| format!("no {name} of {server}; there are {names:?}"))
         };
         let (fan_out, fetch) = (of_server("fan_out")?, of_server("fetch")?);
         if fan_out.service != "gateway" || fetch.service != "filesync" {
             return Err(format!("the spans of {server} come from {} and {}", fan_out.service, fetch.service));
         }
-        let mut rounds = spans.iter().filter(is_server).filter(|told| told.span.name.ends_with("ReplicaService/Reconcile"));
+        let mut rounds = spans
+            .iter()
+            .filter(is_server)
+            .filter(|told| told.span.name.ends_with("ReplicaService/Reconcile"));
         if !rounds.any(|round| round.instance == fetch.instance && below(round, fan_out, &parent)) {
             return Err(format!("no round of {server} below its fan-out; there are {names:?}"));
         }
@@ -144,7 +158,8 @@ fn below<'a>(told: &'a Told, above: &Told, parent: &impl Fn(&Told) -> Option<&'a
 }
 
 fn text(attributes: &[KeyValue], key: &str) -> String {
-    let value = attributes.iter().find(|attribute| attribute.key == key).and_then(|found| found.value.clone());
+    let value =
+        attributes.iter().find(|attribute| attribute.key == key).and_then(|found| found.value.clone());
     match value.and_then(|value| value.value) {
         Some(Value::StringValue(text)) => text,
         other => format!("{other:?}"),

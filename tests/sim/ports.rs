@@ -114,7 +114,11 @@ impl SimStore {
 
     fn may_fail(&self) -> Result<(), StoreError> {
         let cause = || "the simulated disk is flaky".to_owned();
-        if self.device.fails() { Err(StoreError::Failed { path: "some".to_owned(), cause: cause() }) } else { Ok(()) }
+        if self.device.fails() {
+            Err(StoreError::Failed { path: "some".to_owned(), cause: cause() })
+        } else {
+            Ok(())
+        }
     }
 }
 

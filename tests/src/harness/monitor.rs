@@ -61,6 +61,10 @@ impl Monitor {
                 }
             }
         });
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "aborted at the end, and it ends with the runtime of the test"
+        )]
         let task = tokio::spawn(async move {
             tokio::join!(watch, watch_positions(matrix, positions));
         });
