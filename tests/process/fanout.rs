@@ -21,7 +21,34 @@ const MANY: usize = 500;
 /// Between two of them: 20 a second.
 const PACE: Duration = Duration::from_millis(50);
 
-/// R1, R20, R24, R41, I6: with a cycle of an hour, 500 registrations at 20 a second on one server are on the others by the
+/// R46: each of the two copies of a registration writes one line: object, source, target, bytes, duration, result.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_copy_writes_one_line() {
+    let installation = Installation::start(Options::every("1h")).await;
+    let file = NewFile {
+        path: "one/line.bin".to_owned(),
+        source: Some(Source::Content(content("one/line.bin", 777).into())),
+        digests: None,
+    };
+    let request = RegisterFileRequest { file: Some(file), request_id: "one line".replace(' ', "-") };
+    let answer = installation.client("publisher").files().register_file(addressed(request, "s1")).await;
+    let mut ledger = Ledger::default();
+    ledger.note(&answer.expect("registered").into_inner().file.expect("the contract says so"));
+    installation.in_sync(&ledger, Duration::from_secs(30)).await;
+
+    for target in ["s2", "s3"] {
+        let lines = installation.log_of(&format!("{target}.filesync"));
+        let copies: Vec<&String> = lines.iter().filter(|line| line.contains("path=one/line.bin")).collect();
+        assert_eq!(copies.len(), 1, "{lines:#?}");
+        for part in
+            ["source=s1", &format!("target={target}"), "bytes=777", "duration_ms=", "result=\"copied\""]
+        {
+            assert!(copies[0].contains(part), "{part} is not in {}", copies[0]);
+        }
+    }
+}
+
+/// R1, R20, R24, R41, R46, I6: with a cycle of an hour, 500 registrations at 20 a second on one server are on the others by the
 /// fan-out alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fan_out_alone_reaches_all_servers() {
@@ -68,7 +95,30 @@ async fn fan_out_alone_reaches_all_servers() {
         at(99),
         at(100)
     );
+    assert_one_line_for_each_copy(&installation, &ledger);
     installation.assert_no_alarms(&[]);
+}
+
+/// R46: each copy writes one line, with object, source, target, bytes, duration and result.
+fn assert_one_line_for_each_copy(installation: &Installation, ledger: &Ledger) {
+    for server in ["s2", "s3"] {
+        let mut copies: BTreeMap<String, usize> = BTreeMap::new();
+        for line in installation.log_of(&format!("{server}.filesync")) {
+            let field = |name: &str| {
+                let text = line.split(&format!(" {name}=")).nth(1)?.split(' ').next()?;
+                Some(text.trim_matches('"').to_owned())
+            };
+            let Some(path) = field("path").filter(|_| line.contains(": copy ")) else { continue };
+            let fields = ["source", "target", "result"].map(|name| field(name).unwrap_or_default());
+            assert_eq!(fields, ["s1", server, "copied"], "{line}");
+            let numbers =
+                ["bytes", "duration_ms"].map(|name| field(name).and_then(|text| text.parse::<u64>().ok()));
+            assert!(numbers.iter().all(Option::is_some), "{line}");
+            *copies.entry(path).or_default() += 1;
+        }
+        assert!(copies.keys().eq(ledger.live().keys()), "{} lines on {server}", copies.len());
+        assert!(copies.values().all(|count| *count == 1), "a copy has more than one line on {server}");
+    }
 }
 
 /// Notes when the matrix first shows each path in sync everywhere.

@@ -22,7 +22,7 @@ fn started(options: Options) -> Mesh {
     let mut mesh = Mesh::new(7, options);
     mesh.ask(SOON, async move |operator| {
         let servers = ["s1".to_owned()];
-        let file = New::new("first", Bytes::from_static(b"everything has started"));
+        let file = New::at("first", Bytes::from_static(b"everything has started"));
         let door = if options.gateway { operator } else { operator.directly("s1") };
         door.register(&servers, &[file]).await.expect("nothing is wrong");
     });
@@ -34,7 +34,7 @@ fn started(options: Options) -> Mesh {
 
 /// Registers one file on one server; answers its revision.
 fn register(mesh: &mut Mesh, server: &str, path: &str, content: &[u8]) -> i64 {
-    let (servers, file) = ([server.to_owned()], New::new(path, content.to_vec()));
+    let (servers, file) = ([server.to_owned()], New::at(path, content.to_vec()));
     let files = mesh.ask(MINUTE, async move |operator| operator.register(&servers, &[file]).await);
     files.expect("nothing keeps it from being registered")[0].revision
 }
@@ -76,7 +76,7 @@ fn without_notices_the_cycle_does_the_work() {
     let mut mesh = started(Options { cycle, gateway: false, ..Options::default() });
     let contents: Vec<Vec<u8>> = (0..20).map(|_| mesh.chance.bytes(500)).collect();
     let files: Vec<New> =
-        contents.iter().zip(0..).map(|(c, at)| New::new(format!("{at}"), c.clone())).collect();
+        contents.iter().zip(0..).map(|(c, at)| New::at(format!("{at}"), c.clone())).collect();
     mesh.ask(SOON, async move |operator| {
         operator.directly("s1").register(&["s1".to_owned()], &files).await.expect("nothing is wrong");
     });
@@ -135,8 +135,8 @@ fn stepped_clocks_neither_stop_nor_flood_the_cycle() {
     }
     let passed = mesh.elapsed() - begun;
     let cycles = passed.as_secs() / cycle.as_secs();
-    for server in 0..3 {
-        let rounds = mesh.rounds(server) - before[server];
+    for (server, before) in before.into_iter().enumerate() {
+        let rounds = mesh.rounds(server) - before;
         assert!(
             (cycles - 1..=cycles + 1).contains(&rounds),
             "s{}: {rounds} rounds in {passed:?}",
@@ -152,7 +152,7 @@ fn stepped_clocks_neither_stop_nor_flood_the_cycle() {
             let door = operator.directly(&server);
             let servers = [server.clone()];
             let files =
-                door.register(&servers, &[New::new("path", content.clone())]).await.expect("it is free");
+                door.register(&servers, &[New::at("path", content.clone())]).await.expect("it is free");
             if &content[..] != b"three" {
                 door.delete(&servers, "path", files[0].revision).await.expect("it is there");
             }
@@ -215,7 +215,7 @@ fn a_bit_that_rots_before_the_registration_refuses_it() {
         let mut mesh = started(Options::default());
         let (content, head) = (mesh.chance.bytes(size), mesh.judge.head());
         *mesh.servers[0].store.rot.lock().expect("no panic") = Some(staged);
-        let file = New::new("os/base.img", content.clone());
+        let file = New::at("os/base.img", content.clone());
         let refused =
             mesh.ask(MINUTE, async move |operator| operator.register(&["s1".to_owned()], &[file]).await);
         let refused = refused.expect_err("its bytes are not the ones that were sent");
@@ -246,7 +246,7 @@ fn an_outage_of_the_registry_loses_nothing_and_doubles_nothing() {
         .iter()
         .zip(0..)
         .map(|(content, at)| {
-            let (mut servers, file) = (servers.clone(), New::new(format!("{at}"), content.clone()));
+            let (mut servers, file) = (servers.clone(), New::at(format!("{at}"), content.clone()));
             servers.rotate_left(at % 3);
             mesh.begin(async move |operator| operator.register(&servers, &[file]).await)
         })

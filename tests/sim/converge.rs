@@ -27,32 +27,33 @@ const BOUND: Duration = Duration::from_secs(60);
 fn world(seed: u64, traced: bool) -> Vec<String> {
     let mut mesh = Mesh::new(seed, Options { cycle: CYCLE, traced, ..Options::default() });
     let mut faults = Faults::of(seed, mesh.servers.len(), FAULTS_BEGIN);
+    mesh.about = format!("seed {seed}, {:?} of s{}", faults.kind, faults.victim + 1);
+    let about = mesh.about.clone();
     let work = Work::begin(&mut mesh, HASTE);
     let testimony = Testimony::begin(&mut mesh);
-    let examine =
-        |mesh: &mut Mesh| testimony.examine(mesh).unwrap_or_else(|lie| panic!("seed {seed}: {lie}"));
+    let examine = |mesh: &mut Mesh| testimony.examine(mesh).unwrap_or_else(|lie| panic!("{about}: {lie}"));
     mesh.until(WORK_BOUND, |mesh| {
         examine(mesh);
         faults.act(mesh);
         (work.busy() > 0).then(|| format!("{} are busy", work.busy()))
     });
     let done = work.end();
-    assert_eq!((done.registered, done.deleted), (REGISTRATIONS, DELETIONS), "seed {seed}");
-    assert_eq!(done.won, Work::contested(), "R37, seed {seed}: a contested path has one owner");
+    assert_eq!((done.registered, done.deleted), (REGISTRATIONS, DELETIONS), "{about}");
+    assert_eq!(done.won, Work::contested(), "R37, {about}: a contested path has one owner");
 
     mesh.heal();
     mesh.until(BOUND, |mesh| {
         examine(mesh);
         mesh.judge.unequal(&mesh.servers)
     });
-    mesh.judge.settle(&mesh.book.ledger()).unwrap_or_else(|lost| panic!("seed {seed}: {lost}"));
+    mesh.judge.settle(&mesh.book.ledger()).unwrap_or_else(|lost| panic!("{about}: {lost}"));
     // What is equal stays equal, and the matrix says so.
     matrix_is_in_sync(&mut mesh);
     mesh.pass(Duration::from_secs(5));
     examine(&mut mesh);
-    assert!(testimony.messages() > 100, "seed {seed}: {} messages", testimony.messages());
-    assert_eq!(mesh.judge.unequal(&mesh.servers), None, "seed {seed}");
-    assert_eq!(mesh.judge.leftovers(&mesh.servers), None, "seed {seed}");
+    assert!(testimony.messages() > 100, "{about}: {} messages", testimony.messages());
+    assert_eq!(mesh.judge.unequal(&mesh.servers), None, "{about}");
+    assert_eq!(mesh.judge.leftovers(&mesh.servers), None, "{about}");
     mesh.trace.lines()
 }
 
@@ -89,7 +90,10 @@ fn one_seed_gives_one_trace() {
         let (once, twice) = (world(seed, true), world(seed, true));
         let differs = once.iter().zip(&twice).position(|(a, b)| a != b);
         let around = differs.map(|at| (&once[at.saturating_sub(3)..=at], &twice[at.saturating_sub(3)..=at]));
-        assert!(differs.is_none() && once.len() == twice.len(), "seed {seed}, line {differs:?}: {around:#?}");
+        assert!(
+            differs.is_none() && once.len() == twice.len(),
+            "seed {seed}, line {differs:?} (does tokio take the seed? see .cargo/config.toml): {around:#?}"
+        );
         assert!(once.len() > 1_000, "the trace has only {} lines", once.len());
     }
 }

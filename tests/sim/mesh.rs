@@ -72,6 +72,8 @@ impl Default for Options {
 pub(crate) struct Mesh {
     sim: turmoil::Sim<'static>,
     pub(crate) seed: u64,
+    /// What happens in it, for whoever reads of its failure.
+    pub(crate) about: String,
     pub(crate) servers: Vec<Server>,
     pub(crate) judge: Judge,
     pub(crate) chance: Chance,
@@ -122,6 +124,7 @@ impl Mesh {
         let mut mesh = Self {
             sim,
             seed,
+            about: format!("seed {seed}"),
             servers: Vec::new(),
             judge: Judge::new(&registry, options.servers),
             chance,
@@ -217,10 +220,10 @@ impl Mesh {
     /// One step, and a look at everything.
     pub(crate) fn step(&mut self) {
         if let Err(error) = self.sim.step() {
-            panic!("seed {}, after {:?}: {error}", self.seed, self.sim.elapsed());
+            panic!("{}, after {:?}: {error}", self.about, self.sim.elapsed());
         }
         if let Err(broken) = self.judge.look(&self.servers) {
-            panic!("seed {}, after {:?}: {broken}", self.seed, self.sim.elapsed());
+            panic!("{}, after {:?}: {broken}", self.about, self.sim.elapsed());
         }
     }
 
@@ -246,12 +249,7 @@ impl Mesh {
         let begun = self.elapsed();
         while let Some(why) = why_not(self) {
             let waited = self.elapsed() - begun;
-            assert!(
-                waited < bound,
-                "seed {}: after {bound:?}, at {:?}, still: {why}",
-                self.seed,
-                self.elapsed()
-            );
+            assert!(waited < bound, "{}: after {bound:?}, at {:?}, still: {why}", self.about, self.elapsed());
             self.step();
         }
         self.elapsed() - begun

@@ -77,7 +77,7 @@ pub(crate) struct New {
 }
 
 impl New {
-    pub(crate) fn new(path: impl Into<String>, content: impl Into<Bytes>) -> Self {
+    pub(crate) fn at(path: impl Into<String>, content: impl Into<Bytes>) -> Self {
         Self { path: path.into(), content: content.into() }
     }
 

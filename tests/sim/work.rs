@@ -55,7 +55,7 @@ fn plan(chance: &Chance) -> Vec<Vec<Task>> {
         _ => format!("{at}"),
     };
     let mut hands: Vec<Vec<Task>> = vec![Vec::new(); HANDS];
-    let mut files: Vec<New> = (0..REGISTRATIONS - AGAIN).map(|at| New::new(paths(at), content(at))).collect();
+    let mut files: Vec<New> = (0..REGISTRATIONS - AGAIN).map(|at| New::at(paths(at), content(at))).collect();
     // The same bytes under two names.
     files[20].content = files[21].content.clone();
     let order = chance.shuffled(files.len());
@@ -79,13 +79,13 @@ fn plan(chance: &Chance) -> Vec<Vec<Task>> {
         hand.insert(place, Task::Delete(path.clone()));
         if count < AGAIN {
             let again = place + 1 + chance.below(hand.len() - place);
-            hand.insert(again, Task::Register(vec![New::new(path.clone(), chance.bytes(100 + count))]));
+            hand.insert(again, Task::Register(vec![New::at(path.clone(), chance.bytes(100 + count))]));
         }
     }
     for contest in 0..CONTESTED {
         for hand in hands.iter_mut().take(2) {
             let place = chance.below(hand.len() + 1);
-            let file = New::new(format!("contested/{contest}"), chance.bytes(64));
+            let file = New::at(format!("contested/{contest}"), chance.bytes(64));
             hand.insert(place, Task::Contest(file));
         }
     }

@@ -13,7 +13,12 @@ use tracing::Instrument as _;
 
 use super::Engine;
 use crate::{
-    domain::{error::FileError, exception::Obstacle, held::{StagedName, Wanted}, tree::GROUP_BYTES},
+    domain::{
+        error::FileError,
+        exception::Obstacle,
+        held::{StagedName, Wanted},
+        tree::GROUP_BYTES,
+    },
     ports::{Peer, PeerError, Peers as _, Ports, Store as _, StoreError, Write},
 };
 
@@ -140,11 +145,8 @@ impl<P: Ports> Engine<P> {
 
     /// Removes what was staged of copies that are not wanted any more.
     pub(super) async fn drop_superseded(&self, copies: &[Wanted]) -> Result<(), FileError> {
-        let names: Vec<StagedName> = copies
-            .iter()
-            .filter(|wanted| !self.inner.board.is_missing(wanted))
-            .map(Wanted::staged)
-            .collect();
+        let names: Vec<StagedName> =
+            copies.iter().filter(|wanted| !self.inner.board.is_missing(wanted)).map(Wanted::staged).collect();
         if names.is_empty() {
             return Ok(());
         }

@@ -192,7 +192,8 @@ impl<P: Ports> Engine<P> {
     /// A copy that got its name and then could not be held, because the process or its disk failed, is ours: it has to
     /// be held to be removed with its record.
     async fn hold_unheld(&self, changes: &[Change], missing: &[Wanted]) -> Result<(), FileError> {
-        let same = |wanted: &Wanted| changes.iter().any(|c| matches!(c, Change::Active(new) if new == wanted));
+        let same =
+            |wanted: &Wanted| changes.iter().any(|c| matches!(c, Change::Active(new) if new == wanted));
         let superseded: Vec<&Wanted> = missing.iter().filter(|wanted| !same(wanted)).collect();
         let paths = superseded.iter().map(|wanted| wanted.path.clone()).collect();
         let found = self.inner.ports.store.stat(paths).await.map_err(|error| self.disk(error))?;

@@ -128,8 +128,7 @@ impl<P: Ports> Engine<P> {
         );
         // Uploads that were not committed may be committed yet; the others became files.
         dropped.retain(|staged| self.upload_of(staged).is_none());
-        let taken: Vec<UploadId> =
-            committed.iter().filter_map(|file| self.upload_of(&file.staged)).collect();
+        let taken: Vec<UploadId> = committed.iter().filter_map(|file| self.upload_of(&file.staged)).collect();
         if !taken.is_empty() {
             self.end_uploads(&taken).await?;
         }
