@@ -48,7 +48,7 @@ async fn each_copy_writes_one_line() {
     }
 }
 
-/// R1, R20, R24, R41, R46, I6: with a cycle of an hour, 500 registrations at 20 a second on one server are on the others by the
+/// R1, R20, R24, R41, I6: with a cycle of an hour, 500 registrations at 20 a second on one server are on the others by the
 /// fan-out alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fan_out_alone_reaches_all_servers() {
@@ -95,30 +95,7 @@ async fn fan_out_alone_reaches_all_servers() {
         at(99),
         at(100)
     );
-    assert_one_line_for_each_copy(&installation, &ledger);
     installation.assert_no_alarms(&[]);
-}
-
-/// R46: each copy writes one line, with object, source, target, bytes, duration and result.
-fn assert_one_line_for_each_copy(installation: &Installation, ledger: &Ledger) {
-    for server in ["s2", "s3"] {
-        let mut copies: BTreeMap<String, usize> = BTreeMap::new();
-        for line in installation.log_of(&format!("{server}.filesync")) {
-            let field = |name: &str| {
-                let text = line.split(&format!(" {name}=")).nth(1)?.split(' ').next()?;
-                Some(text.trim_matches('"').to_owned())
-            };
-            let Some(path) = field("path").filter(|_| line.contains(": copy ")) else { continue };
-            let fields = ["source", "target", "result"].map(|name| field(name).unwrap_or_default());
-            assert_eq!(fields, ["s1", server, "copied"], "{line}");
-            let numbers =
-                ["bytes", "duration_ms"].map(|name| field(name).and_then(|text| text.parse::<u64>().ok()));
-            assert!(numbers.iter().all(Option::is_some), "{line}");
-            *copies.entry(path).or_default() += 1;
-        }
-        assert!(copies.keys().eq(ledger.live().keys()), "{} lines on {server}", copies.len());
-        assert!(copies.values().all(|count| *count == 1), "a copy has more than one line on {server}");
-    }
 }
 
 /// Notes when the matrix first shows each path in sync everywhere.

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How much virtual time one step takes; messages and judgements are no finer.
-const STEP: Duration = Duration::from_millis(5);
+const STEP: Duration = Duration::from_millis(10);
 /// No test runs longer, in virtual time.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
