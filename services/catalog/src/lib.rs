@@ -51,6 +51,7 @@ pub async fn serve<R: Registry>(
     let (told, ended) = (health.clone(), drain.clone());
     drain.spawn("registry", async move {
         tokio::select! {
+            biased;
             () = lockstep_registry::probe(registry, |answers| told.set(REGISTRY, answers)) => {}
             () = ended.started() => {}
         }

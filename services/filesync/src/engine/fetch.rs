@@ -81,6 +81,7 @@ impl<P: Ports> Engine<P> {
             // What is due now but found no room in its lane is started when a copy ends.
             let next = next.max(Instant::now() + Duration::from_millis(100));
             tokio::select! {
+                biased;
                 () = self.inner.drain.started() => return,
                 () = self.inner.fetch.notified() => {}
                 () = sleep_until(next) => {}
@@ -110,6 +111,7 @@ impl<P: Ports> Engine<P> {
             let work = async move {
                 // Cut off by the drain it is as after a crash: the exception is there at the next start.
                 tokio::select! {
+                    biased;
                     () = engine.inner.drain.started() => {}
                     () = engine.fetch_small(batch) => {}
                 }
@@ -127,6 +129,7 @@ impl<P: Ports> Engine<P> {
             let work = async move {
                 // Cut off by the drain it is as after a crash: the exception is there at the next start.
                 tokio::select! {
+                    biased;
                     () = engine.inner.drain.started() => {}
                     () = engine.fetch_large(wanted) => {}
                 }

@@ -70,6 +70,7 @@ impl<P: Ports> Engine<P> {
         loop {
             let mut callers = Callers::new();
             tokio::select! {
+                biased;
                 () = self.inner.drain.started() => return,
                 _ = cycle.tick() => {
                     self.inner.board.hurry(tokio::time::Instant::now());

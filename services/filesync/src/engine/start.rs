@@ -83,6 +83,7 @@ impl<P: Ports> Engine<P> {
     async fn wait_for_store(&self, loaded: &Loaded, fresh: StoreId) -> Option<StoreId> {
         loop {
             tokio::select! {
+                biased;
                 () = self.inner.drain.started() => return None,
                 () = sleep(RETRY_EVERY) => {}
             }
@@ -144,6 +145,7 @@ impl<P: Ports> Engine<P> {
                 Err(error) => tracing::debug!(%error, "not announced yet"),
             }
             tokio::select! {
+                biased;
                 () = self.inner.drain.started() => return,
                 () = sleep(RETRY_EVERY) => {}
             }

@@ -155,6 +155,7 @@ impl<P: Ports> ReplicaService for Replicas<P> {
                     }
                 }
                 tokio::select! {
+                    biased;
                     () = drain.started() => return,
                     () = parts.closed() => return,
                     _ = timeout(HEARTBEAT, changed.changed()) => {}

@@ -112,6 +112,7 @@ async fn read(
 ) -> tonic::Result<()> {
     loop {
         let next = tokio::select! {
+            biased;
             () = chunks.closed() => return Ok(()),
             next = timeout(STALL_MAX, parts.next()) => next,
         };

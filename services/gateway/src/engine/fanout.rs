@@ -91,6 +91,7 @@ impl<P: Replicas, E: Entropy> FanOut<P, E> {
             }
             // The senders live as long as this task.
             tokio::select! {
+                biased;
                 _ = target.changed() => {}
                 _ = link.changed() => {}
                 _ = members.changed() => {}
@@ -147,6 +148,7 @@ impl<P: Replicas, E: Entropy> FanOut<P, E> {
             drop(link.wait_for(|link| link.up).await);
         };
         tokio::select! {
+            biased;
             () = tokio::time::sleep(wait) => {}
             () = news => {}
             () = back => {}

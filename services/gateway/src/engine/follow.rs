@@ -81,6 +81,7 @@ impl<R: Registry, E: Entropy> Follow<R, E> {
         loop {
             let began = self.board.now();
             let head = tokio::select! {
+                biased;
                 head = self.registry.wait_past(position.revision) => head?,
                 () = self.board.unread() => self.registry.head().await?,
             };

@@ -90,6 +90,7 @@ impl Health {
             loop {
                 health.state.send_modify(|state| state.beat = Some(Instant::now()));
                 tokio::select! {
+                    biased;
                     () = begun.started() => return health.draining(),
                     () = tokio::time::sleep(BEAT) => {}
                 }
@@ -159,6 +160,7 @@ impl health_server::Health for HealthRpc {
                     }
                     // Looked at from time to time as well, since a runtime that stops turning changes nothing.
                     tokio::select! {
+                        biased;
                         changed = changes.changed() => changed.ok()?,
                         () = tokio::time::sleep(BEAT_MAX) => {}
                         () = rpc.drain.started() => rpc.health.draining(),

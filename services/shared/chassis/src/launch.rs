@@ -278,6 +278,7 @@ fn end_on_signals(drain: &Drain) -> io::Result<()> {
     let begun = drain.clone();
     drain.spawn("signals", async move {
         let name = tokio::select! {
+            biased;
             () = begun.started() => return,
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",

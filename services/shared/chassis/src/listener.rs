@@ -103,6 +103,7 @@ async fn accept(listener: TcpListener, tls: TlsIdentity, drain: Drain, proven: m
         // One slow client must not hold up the others.
         drain.spawn_for_client("handshake", async move {
             let shaken = tokio::select! {
+                biased;
                 () = begun.started() => return,
                 shaken = tokio::time::timeout(HANDSHAKE_MAX, shake(stream, &tls)) => shaken,
             };
@@ -110,6 +111,7 @@ async fn accept(listener: TcpListener, tls: TlsIdentity, drain: Drain, proven: m
             let why = match shaken {
                 Ok(Ok(connection)) => {
                     tokio::select! {
+                        biased;
                         () = begun.started() => {}
                         _ = proven.send(connection) => {}
                     }

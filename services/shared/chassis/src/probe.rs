@@ -31,6 +31,7 @@ pub(crate) async fn serve(address: &str, health: Health, drain: &Drain) -> io::R
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
+                biased;
                 () = begun.started() => return,
                 accepted = listener.accept() => accepted,
             };

@@ -23,6 +23,7 @@ pub(crate) fn watch(tls: TlsIdentity, drain: &Drain) {
     let begun = drain.clone();
     drain.spawn("certificate watch", async move {
         tokio::select! {
+            biased;
             () = begun.started() => {}
             () = follow(tls) => {}
         }
@@ -47,6 +48,7 @@ async fn follow(tls: TlsIdentity) {
             }
         };
         tokio::select! {
+            biased;
             () = hint => tokio::time::sleep(SETTLE).await,
             () = tokio::time::sleep(POLL) => {}
         }
