@@ -119,6 +119,36 @@ fn nothing_deleted_comes_back_with_a_server_that_was_away() {
     }
 }
 
+/// I1, I3: a path that is taken again on a server that has not followed its deletion yet keeps its bytes there, whatever
+/// round runs meanwhile: nobody else has them.
+#[test]
+fn a_path_taken_again_before_its_deletion_was_followed_is_not_lost() {
+    let mut mesh = started(Options { gateway: false, ..Options::default() });
+    mesh.servers[2].registry.device.set_slowest(Duration::from_millis(150));
+    for at in 0..25 {
+        let path = format!("{at}");
+        let (before, again) = (mesh.chance.bytes(100), mesh.chance.bytes(100));
+        let taken = path.clone();
+        mesh.ask(MINUTE, async move |operator| {
+            let (servers, door) = (["s1".to_owned()], operator.directly("s1"));
+            let files = door.register(&servers, &[New::at(taken.clone(), before)]).await.expect("it is free");
+            door.delete(&servers, &taken, files[0].revision).await.expect("it is there");
+        });
+        let round = mesh.begin(async |operator| operator.directly("s3").reconcile("s3").await);
+        mesh.ask(MINUTE, async move |operator| {
+            let door = operator.directly("s3");
+            door.register(&["s3".to_owned()], &[New::at(path, again)]).await.expect("it is free again");
+        });
+        mesh.until(MINUTE, |_| (!round.is_there()).then(|| "no answer".to_owned()));
+    }
+    for server in ["s1", "s2", "s3"] {
+        let round = mesh.ask(MINUTE, async move |operator| operator.directly(server).reconcile(server).await);
+        round.expect("nothing keeps it from a round");
+    }
+    mesh.converge(MINUTE);
+    mesh.judge.settle(&mesh.book.ledger()).expect("nothing acknowledged is lost");
+}
+
 /// R63, R65: clocks that are stepped by hours and days, again and again, neither stop nor flood the cycle, delete
 /// nothing and decide nothing.
 #[test]

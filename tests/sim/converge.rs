@@ -5,7 +5,7 @@ use std::time::Duration;
 use lockstep_proto::gateway::v1::cell;
 
 use crate::{
-    faults::Faults,
+    faults::{Faults, Kind},
     mesh::{Mesh, Options},
     seeds,
     witness::Testimony,
@@ -53,6 +53,14 @@ fn world(seed: u64, traced: bool) -> Vec<String> {
     examine(&mut mesh);
     assert!(testimony.messages() > 100, "{about}: {} messages", testimony.messages());
     assert_eq!(mesh.judge.unequal(&mesh.servers), None, "{about}");
+    if faults.kind == Kind::FlakyDisk {
+        // Removing what a failed step left in staging can fail as well; then it goes at the next start.
+        let host = mesh.servers[faults.victim].id.to_string();
+        mesh.kill(&host);
+        mesh.start(&host);
+        mesh.pass(Duration::from_secs(1));
+        mesh.converge(BOUND);
+    }
     assert_eq!(mesh.judge.leftovers(&mesh.servers), None, "{about}");
     mesh.trace.lines()
 }

@@ -11,7 +11,7 @@ use lockstep_chassis::{Channel, Channels, Failure, Lane, SERVER_KEY, status};
 use lockstep_model::{Digest, FilePath, Identity, Reason, Revision, clock::Entropy as _};
 use lockstep_proto::{
     filesync::v1::{
-        DeleteFileRequest, File, NewFile, RegisterFilesRequest, UploadChunk, UploadHeader,
+        DeleteFileRequest, File, NewFile, ReconcileRequest, RegisterFilesRequest, UploadChunk, UploadHeader,
         WatchReplicasRequest, WatchReplicasResponse, WriteUploadRequest,
         file_service_client::FileServiceClient, new_file::Source,
         replica_service_client::ReplicaServiceClient, upload_service_client::UploadServiceClient,
@@ -214,6 +214,13 @@ impl Operator {
         }
         let last = last.expect("at least one try");
         panic!("gave up after {TRIES_MAX} tries at {servers:?}: {last}");
+    }
+
+    /// Asks a server for a round, once.
+    pub(crate) async fn reconcile(&self, server: &str) -> Result<(), Failure> {
+        let request = Self::request(server, ReconcileRequest::default());
+        let answer = ReplicaServiceClient::new(self.channel()).reconcile(request).await;
+        answer.map(drop).map_err(|status| status::read(&status))
     }
 
     /// Watches the matrix until the watch breaks.

@@ -154,7 +154,8 @@ impl<P: Ports> Engine<P> {
             return Ok(());
         }
         self.record(names.iter().map(|name| Write::Unjournal(name.clone())).collect()).await?;
-        self.inner.ports.store.discard(names).await.map_err(|error| self.disk(error))
+        self.discard(names).await;
+        Ok(())
     }
 
     /// The same, for who has the lease of the path.

@@ -234,7 +234,8 @@ impl<P: Ports> Engine<P> {
         let _lease = self.inner.leases.acquire([&wanted.path]).await;
         if !self.inner.board.is_missing(wanted) {
             self.record(vec![Write::Unjournal(wanted.staged())]).await?;
-            return store.discard(vec![wanted.staged()]).await.map_err(|error| self.disk(error));
+            self.discard(vec![wanted.staged()]).await;
+            return Ok(());
         }
         self.publish_fetched(
             peer,

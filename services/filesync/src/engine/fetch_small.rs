@@ -249,7 +249,7 @@ impl<P: Ports> Engine<P> {
             tracing::info!(path = %wanted.path, revision = %wanted.revision, source = %peer.server, target = %self.server(), bytes = wanted.size_bytes, duration_ms, result = "copied", "copy");
         }
         let bad = failed.iter().map(|(file, _)| file.staged.clone()).collect();
-        self.inner.ports.store.discard(bad).await.map_err(|error| self.disk(error))?;
+        self.discard(bad).await;
         for (file, obstacle) in failed {
             self.record(vec![Write::Unjournal(file.staged)]).await?;
             self.note_failure(&file.wanted, obstacle).await;

@@ -97,7 +97,7 @@ impl<P: Ports> Engine<P> {
                 self.return_uploads(claimed);
                 let inline = staged.iter().filter(|file| file.staged.as_str().starts_with(INLINE));
                 let inline = inline.map(|file| file.staged.clone()).collect();
-                self.inner.ports.store.discard(inline).await.map_err(|error| self.disk(error))?;
+                self.discard(inline).await;
             }
         }
         result
@@ -218,7 +218,7 @@ impl<P: Ports> Engine<P> {
             self.record(vec![Write::Settle(number)]).await?;
             staged.iter().for_each(|file| self.inner.board.stage(file.wanted.digest, None));
             let names = staged.iter().map(|file| file.staged.clone()).collect();
-            self.inner.ports.store.discard(names).await.map_err(|error| self.disk(error))?;
+            self.discard(names).await;
             let paths: Vec<FilePath> = staged.iter().map(|file| file.wanted.path.clone()).collect();
             return self.replay(committed.revision, &paths, &ask.label()).await;
         }

@@ -28,6 +28,7 @@ pub(super) struct Intents {
 struct State {
     left: BTreeMap<u64, Intent>,
     active: BTreeSet<u64>,
+    abandoned: BTreeSet<StagedName>,
 }
 
 /// Somebody works on an intent, until this is dropped.
@@ -39,7 +40,7 @@ pub(super) struct Active<'a> {
 
 impl Intents {
     pub(super) fn new(left: impl IntoIterator<Item = (u64, Intent)>) -> Self {
-        let state = State { left: left.into_iter().collect(), active: BTreeSet::new() };
+        let state = State { left: left.into_iter().collect(), ..State::default() };
         Self { state: Mutex::new(state) }
     }
 
@@ -70,7 +71,7 @@ impl Intents {
     /// Takes what nobody works on; what is not settled has to be left again.
     fn take(&self) -> BTreeMap<u64, Intent> {
         let mut state = self.state();
-        let State { left, active } = &mut *state;
+        let State { left, active, .. } = &mut *state;
         let (busy, free) = std::mem::take(left).into_iter().partition(|(number, _)| active.contains(number));
         *left = busy;
         free
@@ -84,8 +85,21 @@ impl Drop for Active<'_> {
 }
 
 impl<P: Ports> Engine<P> {
+    /// Removes staged bytes that nobody needs. What the disk does not let go of now is tried again in each round: the
+    /// outcome of the work itself does not depend on it.
+    pub(super) async fn discard(&self, names: Vec<StagedName>) {
+        if let Err(error) = self.inner.ports.store.discard(names.clone()).await {
+            tracing::debug!(%error, count = names.len(), "staged bytes are removed later");
+            self.inner.intents.state().abandoned.extend(names);
+        }
+    }
+
     /// Settles every intent that nobody works on.
     pub(super) async fn settle(&self) -> Result<(), FileError> {
+        let abandoned = std::mem::take(&mut self.inner.intents.state().abandoned);
+        if !abandoned.is_empty() {
+            self.discard(abandoned.into_iter().collect()).await;
+        }
         let mut intents = self.inner.intents.take();
         while let Some((number, intent)) = intents.pop_first() {
             let result = match intent.clone() {
@@ -146,7 +160,8 @@ impl<P: Ports> Engine<P> {
         if !left.is_empty() {
             self.inner.intents.leave(number, Intent::Register { files: left });
         }
-        self.inner.ports.store.discard(dropped).await.map_err(|error| self.disk(error))
+        self.discard(dropped).await;
+        Ok(())
     }
 
     /// A file that got its name before the crash, and was deleted while this server was away, is still there.
@@ -191,7 +206,7 @@ impl<P: Ports> Engine<P> {
         }
         self.record(writes).await?;
         fail::fail_point!("filesync.delete.released");
-        store.discard(vec![staged]).await.map_err(|error| self.disk(error))?;
+        self.discard(vec![staged]).await;
         fail::fail_point!("filesync.delete.unlinked");
         Ok(())
     }

@@ -370,6 +370,7 @@ impl<P: Ports> Engine<P> {
         let ids: Vec<UploadId> = old.iter().map(|upload| upload.id).collect();
         self.end_uploads(&ids).await?;
         let names = old.iter().map(staged_of).collect();
-        self.inner.ports.store.discard(names).await.map_err(|error| self.disk(error))
+        self.discard(names).await;
+        Ok(())
     }
 }
