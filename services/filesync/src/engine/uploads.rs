@@ -76,7 +76,8 @@ pub(super) fn staged_of(upload: &Upload) -> StagedName {
 pub struct Writer {
     upload: Upload,
     committed_bytes: u64,
-    hasher: Box<ContentHasher>,
+    /// Of exactly the committed bytes; none after a write that failed, whose bytes it had taken in already.
+    hasher: Option<Box<ContentHasher>>,
     flusher: Flusher,
 }
 
@@ -183,7 +184,7 @@ impl<P: Ports> Engine<P> {
             None => Box::new(self.hash_again(&name, committed_bytes).await?),
         };
         let flusher = Flusher::new(name, committed_bytes);
-        Ok(Writer { upload: upload.clone(), committed_bytes, hasher, flusher })
+        Ok(Writer { upload: upload.clone(), committed_bytes, hasher: Some(hasher), flusher })
     }
 
     async fn hash_again(&self, name: &StagedName, size_bytes: u64) -> Result<ContentHasher, FileError> {
@@ -215,8 +216,10 @@ impl<P: Ports> Engine<P> {
             return Err(FileError::TooLarge { what, limit: writer.upload.size_bytes, actual: end });
         }
         // Hashing takes about as long as writing: side by side they cost half.
-        let mut hasher =
-            std::mem::replace(&mut writer.hasher, Box::new(ContentHasher::new(Algorithms::default())));
+        let mut hasher = match writer.hasher.take() {
+            Some(hasher) => hasher,
+            None => Box::new(self.hash_again(&staged_of(&writer.upload), expected).await?),
+        };
         let bytes = data.clone();
         let hash = async move {
             if bytes.len() < READ_BYTES / 4 {
@@ -232,7 +235,7 @@ impl<P: Ports> Engine<P> {
         let name = staged_of(&writer.upload);
         let (hashed, written) = tokio::join!(hash, self.inner.ports.store.write(&name, offset, data));
         written.map_err(|error| self.disk(error))?;
-        writer.hasher = hashed.map_err(|_| FileError::Draining { server: self.server().clone() })?;
+        writer.hasher = Some(hashed.map_err(|_| FileError::Draining { server: self.server().clone() })?);
         writer.committed_bytes = end;
         writer.flusher.wrote(self, end).map_err(|error| self.disk(error))?;
         Ok(())
@@ -253,10 +256,13 @@ impl<P: Ports> Engine<P> {
             return Err(self.disk(error));
         }
         fail::fail_point!("filesync.upload.synced");
-        if committed_bytes < upload.size_bytes {
-            self.rest(&upload, State::Resting { committed_bytes, hasher: Some(hasher) });
-            return Ok(Progress { committed_bytes, digests: None });
-        }
+        let hasher = match hasher {
+            Some(hasher) if committed_bytes == upload.size_bytes => hasher,
+            hasher => {
+                self.rest(&upload, State::Resting { committed_bytes, hasher });
+                return Ok(Progress { committed_bytes, digests: None });
+            }
+        };
         let hashed = hasher.finish(Stat { size_bytes: committed_bytes, modified_ns: 0, changed_ns: 0 });
         let md5 = hashed.md5.unwrap_or(Md5::from_bytes([0; 16]));
         let complete = Complete { id: upload.id, digest: hashed.digest, md5, size_bytes: committed_bytes };
