@@ -83,6 +83,7 @@ impl Drop for Installation {
 /// From the call to verified on all three servers.
 pub(crate) fn measure(work: &Work, set: &Set, source: &Path) -> Result<Sample> {
     let installation = Installation::start(work)?;
+    Work::warm(set);
     let begun = Instant::now();
     match set {
         Set::Big { .. } => installation.register(&source.join("firmware.bin"), "firmware.bin")?,

@@ -72,7 +72,7 @@ fn run() -> Result<bool> {
                 let sample = match line.tool {
                     "lockstep" => lockstep::measure(&work, &set, &source),
                     "nginx over TLS" => peers::nginx(&work, &set, &source),
-                    _ => peers::rsync(&work, &source),
+                    _ => peers::rsync(&work, &set, &source),
                 };
                 let sample = sample.with_context(|| format!("{} in round {round}", line.tool))?;
                 println!("{set}, round {round}: {} {:.2} s", line.tool, sample.time.as_secs_f64());

@@ -70,8 +70,9 @@ fn free_port() -> Result<u16> {
 }
 
 /// Runs one command for each peer at the same time, makes what they wrote durable, and compares.
-fn time(work: &Work, source: &Path, command: impl Fn(&Path) -> Command) -> Result<Sample> {
+fn time(work: &Work, set: &Set, source: &Path, command: impl Fn(&Path) -> Command) -> Result<Sample> {
     let peers = PEERS.iter().map(|name| work.fresh(name)).collect::<Result<Vec<_>>>()?;
+    Work::warm(set);
     let begun = Instant::now();
     let running = peers
         .iter()
@@ -89,7 +90,7 @@ fn time(work: &Work, source: &Path, command: impl Fn(&Path) -> Command) -> Resul
 }
 
 /// `rsync -a --fsync` from an rsync daemon.
-pub(crate) fn rsync(work: &Work, source: &Path) -> Result<Sample> {
+pub(crate) fn rsync(work: &Work, set: &Set, source: &Path) -> Result<Sample> {
     let port = free_port()?;
     let settings = work.path("rsyncd.conf");
     let (at, pid) = (source.display(), work.path("rsyncd.pid"));
@@ -104,7 +105,7 @@ pub(crate) fn rsync(work: &Work, source: &Path) -> Result<Sample> {
     let mut command = Command::new("rsync");
     command.args(["--daemon", "--no-detach"]).arg(format!("--config={}", settings.display()));
     let _daemon = Daemon::start(&mut command, port)?;
-    time(work, source, |peer| {
+    time(work, set, source, |peer| {
         let mut command = Command::new("rsync");
         command.args(["-a", "--fsync"]).arg(format!("rsync://127.0.0.1:{port}/mod/")).arg(peer);
         command
@@ -162,7 +163,7 @@ pub(crate) fn nginx(work: &Work, set: &Set, source: &Path) -> Result<Sample> {
         fs::write(home.join(peer), lines)?;
     }
     let parallel = matches!(set, Set::Tree { .. });
-    time(work, source, |peer| {
+    time(work, set, source, |peer| {
         let mut command = Command::new("curl");
         command.args(["-sf", "--create-dirs", "--cacert"]).arg(&certificate);
         if parallel {

@@ -10,6 +10,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+/// How many copies of the content each tool writes.
+const COPIES: usize = 3;
+
 /// One kind of content.
 pub(crate) enum Set {
     /// One file of random bytes.
@@ -24,6 +27,15 @@ pub(crate) enum Set {
         /// The size of each.
         bytes: usize,
     },
+}
+
+impl Set {
+    fn size_bytes(&self) -> usize {
+        match self {
+            Self::Big { mib } => usize::try_from(*mib << 20).unwrap_or(usize::MAX),
+            Self::Tree { files, bytes } => files * bytes,
+        }
+    }
 }
 
 impl fmt::Display for Set {
@@ -73,6 +85,13 @@ impl Work {
             }
         }
         run(&mut Command::new("sync"))
+    }
+
+    /// The same memory for everybody: a virtual machine gives what it has not used for a few seconds back to its host,
+    /// and then each page costs a fault the first time. Right before the clock, every tool finds its pages there.
+    pub(crate) fn warm(set: &Set) {
+        let pages = vec![1_u8; COPIES * set.size_bytes()];
+        drop(std::hint::black_box(pages));
     }
 
     /// The directory with what is to be copied.
