@@ -218,6 +218,7 @@ impl Mesh {
                 advertise: String::new(),
                 timeguard: String::new(),
                 reconcile_every: options.cycle,
+                relay_bytes_min: 2 << 20,
             },
             root: self.root(server),
             state: self.path(&format!("{server}/state")),

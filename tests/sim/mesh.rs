@@ -172,6 +172,7 @@ impl Mesh {
             advertise: uri(&name),
             timeguard: String::new(),
             reconcile_every: cycle,
+            relay_bytes_min: 1 << 20,
         };
         self.sockets.insert(name.clone(), Arc::clone(&server.net.sockets));
         self.sim.host(name.as_str(), move || {

@@ -38,6 +38,8 @@ pub struct Settings {
     pub timeguard: String,
     /// Everything is compared with the registry this often, whatever else happens (R21).
     pub reconcile_every: Duration,
+    /// Uploads from this size on are sent on to the other servers while they arrive.
+    pub relay_bytes_min: u64,
 }
 
 impl Config {
@@ -60,6 +62,11 @@ impl Config {
             source.or::<Span>("reconcile-every", "how often everything is compared with the registry", "5m");
         let reserve_bytes =
             source.or("reserve-bytes", "space that copies leave free on the disk", "67108864");
+        let relay_bytes_min = source.or(
+            "relay-bytes-min",
+            "uploads from this size on are sent on while they arrive",
+            "33554432",
+        );
         let settings = Settings {
             server_id: server_id?,
             mode: mode?,
@@ -67,6 +74,7 @@ impl Config {
             advertise: advertise?,
             timeguard: timeguard?,
             reconcile_every: every?.0,
+            relay_bytes_min: relay_bytes_min?,
         };
         let (root, state): (PathBuf, PathBuf) = (root?, state?);
         if state.starts_with(&root) {

@@ -10,7 +10,7 @@ use lockstep_registry::Registry;
 
 pub use self::{
     index::{Index, IndexError, Loaded, Upload, Write},
-    peers::{Part, Parts, Peer, PeerError, Peers, Range},
+    peers::{EarlyPart, Part, Parts, Peer, PeerError, Peers, Range},
     store::{Algorithms, Hashed, Place, Store, StoreError},
 };
 

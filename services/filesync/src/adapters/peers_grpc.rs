@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 
 use lockstep_chassis::{Channel, Channels, Lane, status};
-use lockstep_model::{Digest, Fault as _, Identity, Reason};
+use lockstep_model::{Digest, Fault as _, Identity, Reason, UploadId};
 use lockstep_proto::filesync::v1::{
-    ContentRange, LocateContentRequest, ReadContentRequest, ReadContentResponse,
-    content_service_client::ContentServiceClient, read_content_response,
+    ContentChunk, ContentRange, LocateContentRequest, ReadContentRequest, ReadContentResponse,
+    StageContentRequest, StageDigest, StageHeader, content_service_client::ContentServiceClient,
+    read_content_response, stage_content_request,
 };
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt as _, once, wrappers::ReceiverStream};
 use tonic::Streaming;
 
-use crate::ports::{Part, Parts, Peer, PeerError, Peers, Range};
+use crate::ports::{EarlyPart, Part, Parts, Peer, PeerError, Peers, Range};
 
 /// A chunk of 1 MiB with its frame, and some room.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -39,6 +42,10 @@ fn failed(peer: &Peer, status: &tonic::Status) -> PeerError {
     PeerError { server: peer.server.clone(), reason: failure.reason(), message: failure.to_string() }
 }
 
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 fn malformed(peer: &Peer, what: &str) -> PeerError {
     PeerError { server: peer.server.clone(), reason: Reason::Internal, message: format!("sent {what}") }
 }
@@ -57,14 +64,36 @@ impl Peers for GrpcPeers {
         let large = ranges.len() == 1;
         let range = |range: Range| ContentRange {
             digest: range.digest.to_string(),
-            offset_bytes: i64::try_from(range.offset).unwrap_or(i64::MAX),
-            end_bytes: i64::try_from(range.end).unwrap_or(i64::MAX),
+            offset_bytes: signed(range.offset),
+            end_bytes: signed(range.end),
         };
         let request = ReadContentRequest { ranges: ranges.into_iter().map(range).collect() };
         let lane = if large { Lane::Bulk(1) } else { Lane::Bulk(0) };
         let stream =
             self.client(peer, lane).read_content(request).await.map_err(|status| failed(peer, &status))?;
         Ok(GrpcParts { peer: peer.clone(), stream: stream.into_inner() })
+    }
+
+    async fn stage(
+        &self,
+        peer: &Peer,
+        upload: UploadId,
+        size_bytes: u64,
+        parts: mpsc::Receiver<EarlyPart>,
+    ) -> Result<(), PeerError> {
+        let header = StageHeader { upload_id: upload.to_string(), size_bytes: signed(size_bytes) };
+        let parts = ReceiverStream::new(parts).map(|part| match part {
+            EarlyPart::Chunk { offset, data } => {
+                stage_content_request::Part::Chunk(ContentChunk { offset_bytes: signed(offset), data })
+            }
+            EarlyPart::Digest(digest) => {
+                stage_content_request::Part::Digest(StageDigest { digest: digest.to_string() })
+            }
+        });
+        let all = once(stage_content_request::Part::Header(header)).chain(parts);
+        let all = all.map(|part| StageContentRequest { part: Some(part) });
+        self.client(peer, Lane::Bulk(2)).stage_content(all).await.map_err(|status| failed(peer, &status))?;
+        Ok(())
     }
 }
 

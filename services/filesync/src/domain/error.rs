@@ -93,6 +93,16 @@ pub enum FileError {
         /// The server.
         server: ServerId,
     },
+    /// The bytes of an upload that another server sends on are not the ones it says.
+    #[error("the bytes sent on of the upload {upload} have the digest {actual}, not {declared}")]
+    NotTheContent {
+        /// The upload, on the server that sent them.
+        upload: UploadId,
+        /// What the server says.
+        declared: Digest,
+        /// What arrived.
+        actual: Digest,
+    },
     /// The upload stands elsewhere.
     #[error("the upload {upload} continues at byte {expected}, not {actual}")]
     OffsetMismatch {
@@ -213,7 +223,9 @@ impl Fault for FileError {
             Self::LooseFile { .. } => Reason::LooseFileExists,
             Self::RevisionChanged { .. } => Reason::RevisionChanged,
             Self::RequestReused { .. } => Reason::RequestIdReused,
-            Self::DigestMismatch { .. } | Self::StagingChanged { .. } => Reason::ContentDigestMismatch,
+            Self::DigestMismatch { .. } | Self::StagingChanged { .. } | Self::NotTheContent { .. } => {
+                Reason::ContentDigestMismatch
+            }
             Self::OffsetMismatch { .. } | Self::Incomplete { .. } => Reason::OffsetMismatch,
             Self::Stalled { .. } => Reason::DeadlineExpired,
             Self::TooLarge { .. } => Reason::SizeLimitExceeded,
@@ -259,6 +271,11 @@ impl Fault for FileError {
                 ("algorithm", (*algorithm).to_owned()),
                 ("declared", declared.clone()),
                 ("actual", actual.clone()),
+            ],
+            Self::NotTheContent { upload, declared, actual } => vec![
+                ("upload_id", upload.to_string()),
+                ("declared", declared.to_string()),
+                ("actual", actual.to_string()),
             ],
             Self::OffsetMismatch { upload, expected, actual } => vec![
                 ("upload_id", upload.to_string()),

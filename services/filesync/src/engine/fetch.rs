@@ -77,6 +77,7 @@ impl<P: Ports> Engine<P> {
             if let Err(error) = self.sweep_uploads().await {
                 tracing::warn!(%error, "old uploads could not be removed");
             }
+            self.sweep_early().await;
             let next = self.inner.board.next_due().unwrap_or_else(|| Instant::now() + IDLE);
             // What is due now but found no room in its lane is started when a copy ends.
             let next = next.max(Instant::now() + Duration::from_millis(100));

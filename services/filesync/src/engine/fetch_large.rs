@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
-use lockstep_model::Reason;
+use lockstep_model::{Reason, ServerId};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
@@ -19,7 +19,7 @@ use crate::{
     domain::{
         error::FileError,
         exception::Obstacle,
-        held::Wanted,
+        held::{StagedName, Wanted},
         intent::Staged,
         tree::{GROUP_BYTES, Groups},
     },
@@ -59,6 +59,9 @@ impl<P: Ports> Engine<P> {
             return Ok(());
         }
         let begun = Instant::now();
+        if let Some(staged) = self.take_early(wanted).await {
+            return self.land_early(wanted, staged, begun).await.map_err(here);
+        }
         let mut verified = self.resume(wanted).await.map_err(here)?;
         let reserved = self.reserve(wanted.size_bytes - verified).await.map_err(|error| {
             if let FileError::Store { error, .. } = &error {
@@ -84,7 +87,7 @@ impl<P: Ports> Engine<P> {
             match self.stream(&peer, wanted, &mut verified).await {
                 Ok(()) => {
                     drop(reserved);
-                    return self.land_large(&peer, wanted, begun).await.map_err(here);
+                    return self.land_large(&peer.server, wanted, wanted.staged(), begun).await.map_err(here);
                 }
                 Err(Broken::Here(error)) => return Err(Obstacle::of(&error)),
                 Err(Broken::Peer(error)) => {
@@ -225,24 +228,34 @@ impl<P: Ports> Engine<P> {
         Ok(end)
     }
 
-    async fn land_large(&self, peer: &Peer, wanted: &Wanted, begun: Instant) -> Result<(), FileError> {
+    async fn land_early(&self, wanted: &Wanted, staged: StagedName, begun: Instant) -> Result<(), FileError> {
+        let landed = self.land_large(&wanted.origin, wanted, staged.clone(), begun).await;
+        if landed.is_err() {
+            self.discard(vec![staged]).await;
+        }
+        landed
+    }
+
+    async fn land_large(
+        &self,
+        source: &ServerId,
+        wanted: &Wanted,
+        staged: StagedName,
+        begun: Instant,
+    ) -> Result<(), FileError> {
         fail::fail_point!("filesync.fetch.written");
         let store = &self.inner.ports.store;
-        let synced = store.sync(vec![(wanted.staged(), Some(wanted.registered_time))]).await;
+        let synced = store.sync(vec![(staged.clone(), Some(wanted.registered_time))]).await;
         synced.map_err(|error| self.disk(error))?;
         fail::fail_point!("filesync.fetch.staged");
         let _lease = self.inner.leases.acquire([&wanted.path]).await;
         if !self.inner.board.is_missing(wanted) {
-            self.record(vec![Write::Unjournal(wanted.staged())]).await?;
-            self.discard(vec![wanted.staged()]).await;
+            self.record(vec![Write::Unjournal(staged.clone())]).await?;
+            self.discard(vec![staged]).await;
             return Ok(());
         }
-        self.publish_fetched(
-            peer,
-            vec![Staged { staged: wanted.staged(), wanted: wanted.clone(), checked: None }],
-            begun,
-        )
-        .await
+        let file = Staged { staged, wanted: wanted.clone(), checked: None };
+        self.publish_fetched(source, vec![file], begun).await
     }
 }
 

@@ -220,13 +220,13 @@ impl<P: Ports> Engine<P> {
             .into_iter()
             .map(|(wanted, _)| Staged { staged: wanted.staged(), wanted, checked: None })
             .collect();
-        self.publish_fetched(peer, staged, begun).await
+        self.publish_fetched(&peer.server, staged, begun).await
     }
 
     /// Publishes and holds staged copies; one log line for each (R46). The caller has the lease.
     pub(super) async fn publish_fetched(
         &self,
-        peer: &Peer,
+        source: &ServerId,
         staged: Vec<Staged>,
         begun: Instant,
     ) -> Result<(), FileError> {
@@ -246,7 +246,7 @@ impl<P: Ports> Engine<P> {
         fail::fail_point!("filesync.fetch.held");
         let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         for wanted in copied {
-            tracing::info!(path = %wanted.path, revision = %wanted.revision, source = %peer.server, target = %self.server(), bytes = wanted.size_bytes, duration_ms, result = "copied", "copy");
+            tracing::info!(path = %wanted.path, revision = %wanted.revision, source = %source, target = %self.server(), bytes = wanted.size_bytes, duration_ms, result = "copied", "copy");
         }
         let bad = failed.iter().map(|(file, _)| file.staged.clone()).collect();
         self.discard(bad).await;

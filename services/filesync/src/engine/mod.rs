@@ -11,6 +11,7 @@ pub mod board;
 mod codec;
 mod content;
 mod delete;
+mod early;
 mod fetch;
 mod fetch_large;
 mod fetch_small;
@@ -20,6 +21,7 @@ mod lease;
 mod publish;
 mod reconcile;
 mod register;
+mod relay;
 mod roster;
 mod settle;
 mod start;
@@ -78,6 +80,7 @@ struct Inner<P: Ports> {
     /// Requests that are being worked on, by who asked under which name.
     requests: Leases,
     uploads: Uploads,
+    early: early::EarlyCopies,
     roster: Roster,
     intents: settle::Intents,
     numbers: AtomicU64,

@@ -45,6 +45,7 @@ impl<P: Ports> Engine<P> {
                 leases: super::Leases::default(),
                 requests: super::Leases::default(),
                 uploads: Uploads::default(),
+                early: super::early::EarlyCopies::default(),
                 roster: super::Roster::default(),
                 intents: Intents::new(loaded.intents.iter().cloned()),
                 numbers: AtomicU64::new(next),

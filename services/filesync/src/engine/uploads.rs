@@ -10,7 +10,7 @@ use bytes::Bytes;
 use lockstep_model::{Digest, Md5, UploadId};
 use tokio::time::Instant;
 
-use super::{Engine, flush::Flusher};
+use super::{Engine, flush::Flusher, relay::Relay};
 use crate::{
     domain::{
         error::FileError,
@@ -79,6 +79,7 @@ pub struct Writer {
     /// Of exactly the committed bytes; none after a write that failed, whose bytes it had taken in already.
     hasher: Option<Box<ContentHasher>>,
     flusher: Flusher,
+    relay: Option<Relay>,
 }
 
 /// How far an upload is.
@@ -184,7 +185,8 @@ impl<P: Ports> Engine<P> {
             None => Box::new(self.hash_again(&name, committed_bytes).await?),
         };
         let flusher = Flusher::new(name, committed_bytes);
-        Ok(Writer { upload: upload.clone(), committed_bytes, hasher: Some(hasher), flusher })
+        let relay = self.relay(upload, committed_bytes);
+        Ok(Writer { upload: upload.clone(), committed_bytes, hasher: Some(hasher), flusher, relay })
     }
 
     async fn hash_again(&self, name: &StagedName, size_bytes: u64) -> Result<ContentHasher, FileError> {
@@ -238,6 +240,9 @@ impl<P: Ports> Engine<P> {
         writer.hasher = Some(hashed.map_err(|_| FileError::Draining { server: self.server().clone() })?);
         writer.committed_bytes = end;
         writer.flusher.wrote(self, end).map_err(|error| self.disk(error))?;
+        if let Some(relay) = &writer.relay {
+            relay.wrote(end);
+        }
         Ok(())
     }
 
@@ -246,7 +251,7 @@ impl<P: Ports> Engine<P> {
     /// # Errors
     /// `DISK_FULL`, `STORE_READ_ONLY`.
     pub async fn end_upload(&self, writer: Writer) -> Result<Progress, FileError> {
-        let Writer { upload, committed_bytes, hasher, flusher } = writer;
+        let Writer { upload, committed_bytes, hasher, flusher, relay } = writer;
         let synced = match flusher.finish().await {
             Ok(()) => self.inner.ports.store.sync(vec![(staged_of(&upload), None)]).await,
             Err(error) => Err(error),
@@ -265,6 +270,9 @@ impl<P: Ports> Engine<P> {
         };
         let hashed = hasher.finish(Stat { size_bytes: committed_bytes, modified_ns: 0, changed_ns: 0 });
         let md5 = hashed.md5.unwrap_or(Md5::from_bytes([0; 16]));
+        if let Some(relay) = relay {
+            relay.finish(hashed.digest);
+        }
         let complete = Complete { id: upload.id, digest: hashed.digest, md5, size_bytes: committed_bytes };
         self.rest(&upload, State::Complete(complete));
         Ok(Progress { committed_bytes, digests: Some((hashed.digest, md5)) })

@@ -1,21 +1,29 @@
 //! `ContentService`: content between servers.
 
-use lockstep_chassis::{Failure, Fields, watch::BoxStream};
-use lockstep_model::Digest;
+use std::time::Duration;
+
+use lockstep_chassis::{Failure, Fields, OrStatus as _, caller, watch::BoxStream};
+use lockstep_model::{Digest, Identity, ServerId, UploadId};
 use lockstep_proto::filesync::v1::{
     ContentChunk, ContentFailure, ContentHeader, GroupHashes, LocateContentRequest, LocateContentResponse,
-    ReadContentRequest, ReadContentResponse, content_service_server::ContentService,
-    read_content_response::Part,
+    ReadContentRequest, ReadContentResponse, StageContentRequest, StageContentResponse, StageHeader,
+    content_service_server::ContentService, read_content_response::Part, stage_content_request,
 };
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
-use tonic::{Request, Response};
+use tonic::{Request, Response, Streaming};
 
-use super::wire::signed;
+use super::wire::{INLINE_BYTES_MAX, signed, violation};
 use crate::{
-    domain::tree::GROUP_BYTES,
+    domain::{error::FileError, tree::GROUP_BYTES},
     engine::{Answer, CONTENT_RANGES_MAX, Engine},
-    ports::{Ports, Range},
+    ports::{EarlyPart, Ports, Range},
 };
+
+/// How long a sender may send nothing.
+const STALL_MAX: Duration = Duration::from_secs(30);
+/// Chunks that wait for the disk.
+const QUEUE_CHUNKS: usize = 4;
 
 /// The service on top of the engine.
 pub struct Contents<P: Ports> {
@@ -100,5 +108,82 @@ impl<P: Ports> ContentService for Contents<P> {
 
         let answers = ReceiverStream::new(self.engine.content(ranges));
         Ok(Response::new(Box::pin(answers.map(|answer| Ok(answer_into_wire(answer))))))
+    }
+
+    async fn stage_content(
+        &self,
+        request: Request<Streaming<StageContentRequest>>,
+    ) -> tonic::Result<Response<StageContentResponse>> {
+        let origin = origin(&caller(&request).principal)?;
+        let mut wire = request.into_inner();
+        let header = match wire.next().await.transpose()?.and_then(|message| message.part) {
+            Some(stage_content_request::Part::Header(header)) => Some(header),
+            _ => None,
+        };
+        let (upload, size_bytes) = header_from_wire(header)?;
+
+        // Not cut off with the call: what a broken stream leaves is removed.
+        let engine = self.engine.clone();
+        let staged = self.engine.detached(async move {
+            let (parts, queue) = mpsc::channel(QUEUE_CHUNKS);
+            let staging = engine.stage_early(origin, upload, size_bytes, queue);
+            Ok(tokio::join!(receive(upload, wire, parts), staging))
+        });
+        let (received, digest) = staged.await.or_status()?;
+        let digest = digest.or_status();
+        received?;
+        Ok(Response::new(StageContentResponse { digest: digest?.to_string() }))
+    }
+}
+
+/// The server that sends; nobody else has the right to.
+fn origin(principal: &Identity) -> tonic::Result<ServerId> {
+    match principal {
+        Identity::Server { server_id, .. } => Ok(server_id.clone()),
+        _ => Err(violation("caller", "must be the filesync of a server")),
+    }
+}
+
+fn header_from_wire(header: Option<StageHeader>) -> tonic::Result<(UploadId, u64)> {
+    let mut fields = Fields::of(header.unwrap_or_default());
+    let id = fields.parse::<UploadId>("header.upload_id", |header| &header.upload_id);
+    let size = u64::try_from(fields.request().size_bytes).ok().filter(|size| *size > GROUP_BYTES);
+    if size.is_none() {
+        fields.violation("header.size_bytes", "must be above 1 MiB");
+    }
+    fields.finish(id.zip(size))
+}
+
+/// Passes parts on until the stream ends or nobody takes them any more.
+async fn receive(
+    upload: UploadId,
+    mut wire: Streaming<StageContentRequest>,
+    parts: mpsc::Sender<EarlyPart>,
+) -> tonic::Result<()> {
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = parts.closed() => return Ok(()),
+            next = timeout(STALL_MAX, wire.next()) => next,
+        };
+        let next =
+            next.map_err(|_| FileError::Stalled { upload, seconds: STALL_MAX.as_secs() }).or_status()?;
+        let Some(message) = next.transpose()? else { return Ok(()) };
+        let part = match message.part {
+            Some(stage_content_request::Part::Chunk(chunk)) if chunk.data.len() <= INLINE_BYTES_MAX => {
+                let offset = u64::try_from(chunk.offset_bytes).unwrap_or(u64::MAX);
+                EarlyPart::Chunk { offset, data: chunk.data }
+            }
+            Some(stage_content_request::Part::Digest(digest)) => {
+                let mut fields = Fields::of(digest);
+                let digest = fields.parse::<Digest>("digest.digest", |digest| &digest.digest);
+                EarlyPart::Digest(fields.finish(digest)?)
+            }
+            Some(stage_content_request::Part::Chunk(_)) => {
+                return Err(violation("chunk.data", "may have at most 1 MiB"));
+            }
+            _ => return Err(violation("part", "must be a chunk or the digest after the header")),
+        };
+        drop(parts.send(part).await);
     }
 }

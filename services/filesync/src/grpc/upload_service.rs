@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Streaming};
 
-use super::wire::{INLINE_BYTES_MAX, signed};
+use super::wire::{INLINE_BYTES_MAX, signed, violation};
 use crate::{
     domain::error::FileError,
     engine::{Engine, Writer},
@@ -51,15 +51,6 @@ fn header_from_wire(caller: String, header: Option<UploadHeader>) -> tonic::Resu
     }
     let ((id, size_bytes), offset) = fields.finish(id.zip(size).zip(offset))?;
     Ok((Upload { id, caller, size_bytes }, offset))
-}
-
-fn violation(field: &str, description: &str) -> tonic::Status {
-    let mut fields = Fields::of(());
-    fields.violation(field, description);
-    match fields.finish::<()>(None) {
-        Err(status) => status,
-        Ok(()) => unreachable!("a violation was just noted"),
-    }
 }
 
 #[tonic::async_trait]

@@ -25,6 +25,16 @@ pub(super) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+/// One wrong field.
+pub(super) fn violation(field: &str, description: &str) -> tonic::Status {
+    let mut fields = Fields::of(());
+    fields.violation(field, description);
+    match fields.finish::<()>(None) {
+        Err(status) => status,
+        Ok(()) => unreachable!("a violation was just noted"),
+    }
+}
+
 pub(super) fn file_into_wire(path: &FilePath, revision: Revision, record: &FileRecord) -> wire::File {
     let time = record.registered_time;
     wire::File {

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use lockstep_model::{Digest, Fault, Metadata, Reason, ServerId};
+use lockstep_model::{Digest, Fault, Metadata, Reason, ServerId, UploadId};
+use tokio::sync::mpsc;
 
 /// A peer to fetch from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,20 @@ pub enum Part {
     },
 }
 
+/// What is sent of a content that is still arriving.
+#[derive(Clone, Debug)]
+pub enum EarlyPart {
+    /// Bytes, in order.
+    Chunk {
+        /// Where they belong.
+        offset: u64,
+        /// At most 1 MiB.
+        data: Bytes,
+    },
+    /// What the whole is, said as soon as the origin has all of it: before or after the last bytes.
+    Digest(Digest),
+}
+
 /// The filesync of other servers. Content goes over connections of its own.
 pub trait Peers: Clone + Send + Sync + 'static {
     /// Which of these a peer holds.
@@ -68,6 +83,15 @@ pub trait Peers: Clone + Send + Sync + 'static {
         peer: &Peer,
         ranges: Vec<Range>,
     ) -> impl Future<Output = Result<impl Parts, PeerError>> + Send;
+
+    /// Sends a content of so many bytes ahead of its registration; ends when the peer has all of it or does not want it.
+    fn stage(
+        &self,
+        peer: &Peer,
+        upload: UploadId,
+        size_bytes: u64,
+        parts: mpsc::Receiver<EarlyPart>,
+    ) -> impl Future<Output = Result<(), PeerError>> + Send;
 }
 
 /// A stream of parts.
