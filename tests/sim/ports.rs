@@ -135,12 +135,16 @@ impl Store for SimStore {
         self.around(self.inner.stage(files)).await
     }
 
-    async fn write(&self, name: &StagedName, offset: u64, data: Bytes) -> Result<(), StoreError> {
-        self.around(self.inner.write(name, offset, data)).await
+    async fn append(&self, name: &StagedName, before: Stat, data: Bytes) -> Result<Stat, StoreError> {
+        self.around(self.inner.append(name, before, data)).await
     }
 
-    async fn truncate(&self, name: &StagedName, size_bytes: u64) -> Result<(), StoreError> {
+    async fn truncate(&self, name: &StagedName, size_bytes: u64) -> Result<Stat, StoreError> {
         self.around(self.inner.truncate(name, size_bytes)).await
+    }
+
+    async fn let_go(&self, name: &StagedName, end_bytes: u64) -> Result<(), StoreError> {
+        self.inner.let_go(name, end_bytes).await
     }
 
     async fn sync(&self, files: Vec<(StagedName, Option<Timestamp>)>) -> Result<(), StoreError> {

@@ -180,27 +180,30 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn write(&self, name: &StagedName, offset: u64, data: Bytes) -> Result<(), StoreError> {
+    async fn append(&self, name: &StagedName, before: Stat, data: Bytes) -> Result<Stat, StoreError> {
         let mut disk = self.disk();
         disk.need(data.len() as u64)?;
         let now = disk.tick();
-        let node = disk.live.staging.entry(name.clone()).or_default();
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        let bytes = Arc::make_mut(&mut node.data);
-        if bytes.len() < offset + data.len() {
-            bytes.resize(offset + data.len(), 0);
+        let absent = || StoreError::Absent { path: name.to_string() };
+        let node = disk.live.staging.get_mut(name).ok_or_else(absent)?;
+        if node.stat() != before {
+            return Err(StoreError::Changed { path: name.to_string() });
         }
-        bytes[offset..offset + data.len()].copy_from_slice(&data);
+        Arc::make_mut(&mut node.data).extend_from_slice(&data);
         (node.modified_ns, node.changed_ns) = (now, now);
-        Ok(())
+        Ok(node.stat())
     }
 
-    async fn truncate(&self, name: &StagedName, size_bytes: u64) -> Result<(), StoreError> {
+    async fn truncate(&self, name: &StagedName, size_bytes: u64) -> Result<Stat, StoreError> {
         let mut disk = self.disk();
         let now = disk.tick();
         let node = disk.live.staging.entry(name.clone()).or_default();
         Arc::make_mut(&mut node.data).resize(usize::try_from(size_bytes).unwrap_or(usize::MAX), 0);
         (node.modified_ns, node.changed_ns) = (now, now);
+        Ok(node.stat())
+    }
+
+    async fn let_go(&self, _: &StagedName, _: u64) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -4,7 +4,10 @@ use lockstep_model::{Md5, digest::Sha256};
 use md5::Digest as _;
 
 use crate::{
-    domain::{held::Stat, tree::TreeHasher},
+    domain::{
+        held::Stat,
+        tree::{GroupHash, TreeHasher},
+    },
     ports::{Algorithms, Hashed},
 };
 
@@ -24,6 +27,11 @@ impl ContentHasher {
             md5: wanted.md5.then(md5::Md5::new),
             sha256: wanted.sha256.then(sha2::Sha256::new),
         }
+    }
+
+    /// The hashes of the groups that further bytes came after.
+    pub fn closed(&self) -> &[GroupHash] {
+        self.tree.closed()
     }
 
     /// The next bytes.

@@ -11,14 +11,25 @@ pub const GROUP_BYTES: u64 = 1 << 20;
 /// The bytes of one group hash.
 pub const HASH_BYTES: usize = 32;
 
+/// The BLAKE3 chaining value of one group.
+pub type GroupHash = [u8; HASH_BYTES];
+
+/// The hash of the group at `index`.
+pub fn group_hash(index: usize, bytes: &[u8]) -> GroupHash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.set_input_offset(index as u64 * GROUP_BYTES);
+    hasher.update(bytes);
+    hasher.finalize_non_root()
+}
+
 /// The group hashes of a content above [`GROUP_BYTES`]; smaller content has none, its digest says it all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Groups(Vec<[u8; HASH_BYTES]>);
+pub struct Groups(Vec<GroupHash>);
 
 /// Hashes content as it streams by, in order.
 #[derive(Debug)]
 pub struct TreeHasher {
-    groups: Vec<[u8; HASH_BYTES]>,
+    groups: Vec<GroupHash>,
     current: blake3::Hasher,
     in_group: u64,
     size_bytes: u64,
@@ -34,6 +45,11 @@ impl TreeHasher {
     /// Bytes so far.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
+    }
+
+    /// The hashes of the groups that further bytes came after.
+    pub fn closed(&self) -> &[GroupHash] {
+        &self.groups
     }
 
     /// The next bytes.
@@ -81,6 +97,11 @@ impl Groups {
         self.0.concat()
     }
 
+    /// The hashes, in order.
+    pub fn as_slice(&self) -> &[GroupHash] {
+        &self.0
+    }
+
     /// How many groups content of this size has; 0 where the digest alone says it all.
     pub fn count_for(size_bytes: u64) -> u64 {
         if size_bytes <= GROUP_BYTES { 0 } else { size_bytes.div_ceil(GROUP_BYTES) }
@@ -110,11 +131,7 @@ impl Groups {
 
     /// Whether `bytes` are the group at `index`.
     pub fn verify(&self, index: usize, bytes: &[u8]) -> bool {
-        let Some(expected) = self.0.get(index) else { return false };
-        let mut hasher = blake3::Hasher::new();
-        hasher.set_input_offset(index as u64 * GROUP_BYTES);
-        hasher.update(bytes);
-        hasher.finalize_non_root() == *expected
+        self.0.get(index).is_some_and(|expected| *expected == group_hash(index, bytes))
     }
 }
 

@@ -14,14 +14,14 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Engine, board::Transfer, flush::Flusher, uploads::UPLOAD_BYTES_MAX};
+use super::{Engine, board::Transfer, staged_file::StagedFile, uploads::UPLOAD_BYTES_MAX};
 use crate::{
     domain::{
         error::FileError,
-        held::{StagedName, Wanted},
-        tree::TreeHasher,
+        held::{StagedName, Stat, Wanted},
+        tree::{Groups, TreeHasher},
     },
-    ports::{EarlyPart, Ports, Store as _},
+    ports::{EarlyPart, Ports},
 };
 
 /// How many contents arrive early at once; more come in the ordinary way.
@@ -44,7 +44,14 @@ pub(super) struct EarlyCopies {
 #[derive(Debug, Default)]
 struct Known {
     arriving: BTreeMap<StagedName, Arriving>,
-    whole: BTreeMap<Digest, (StagedName, Instant)>,
+    whole: BTreeMap<Digest, (EarlyCopy, Instant)>,
+}
+
+/// A content that waits for its record.
+#[derive(Debug)]
+pub(super) struct EarlyCopy {
+    pub(super) name: StagedName,
+    pub(super) checked: (Stat, Groups),
 }
 
 #[derive(Debug)]
@@ -99,12 +106,16 @@ impl<P: Ports> Engine<P> {
         let name = StagedName::new("early", self.inner.ports.entropy.uuid());
         let arriving = Arriving { origin, size_bytes, copied_bytes: 0, begun: Instant::now(), digest: None };
         early.known().arriving.insert(name.clone(), arriving);
-        let result = self.write_early(&name, upload, size_bytes, parts).await;
+        let mut result = self.write_early(&name, upload, size_bytes, parts).await;
         let superseded = {
             let mut known = early.known();
             known.arriving.remove(&name);
-            match result {
-                Ok(digest) => known.whole.insert(digest, (name, Instant::now())).map(|(before, _)| before),
+            match &mut result {
+                Ok((digest, checked)) => {
+                    let checked = (checked.0, std::mem::take(&mut checked.1));
+                    let copy = (EarlyCopy { name, checked }, Instant::now());
+                    known.whole.insert(*digest, copy).map(|(before, _)| before.name)
+                }
                 Err(_) => Some(name),
             }
         };
@@ -112,7 +123,7 @@ impl<P: Ports> Engine<P> {
         if let Some(superseded) = superseded {
             self.discard(vec![superseded]).await;
         }
-        result
+        result.map(|(digest, _)| digest)
     }
 
     async fn write_early(
@@ -121,10 +132,9 @@ impl<P: Ports> Engine<P> {
         upload: UploadId,
         size_bytes: u64,
         mut parts: mpsc::Receiver<EarlyPart>,
-    ) -> Result<Digest, FileError> {
-        let store = &self.inner.ports.store;
+    ) -> Result<(Digest, (Stat, Groups)), FileError> {
         let (mut hasher, mut end, mut declared) = (TreeHasher::default(), 0, None);
-        let mut flusher = Flusher::new(name.clone(), 0);
+        let mut file = StagedFile::open(self, name.clone(), 0).await.map_err(|error| self.disk(error))?;
         while let Some(part) = parts.recv().await {
             match part {
                 EarlyPart::Chunk { offset, .. } if offset != end => {
@@ -134,11 +144,11 @@ impl<P: Ports> Engine<P> {
                     let (what, actual) = (format!("the upload {upload}"), end + data.len() as u64);
                     return Err(FileError::TooLarge { what, limit: size_bytes, actual });
                 }
-                EarlyPart::Chunk { offset, data } => {
+                EarlyPart::Chunk { data, .. } => {
                     hasher.update(&data);
                     end += data.len() as u64;
-                    store.write(name, offset, data).await.map_err(|error| self.disk(error))?;
-                    flusher.wrote(self, end).map_err(|error| self.disk(error))?;
+                    file.append(self, data).await.map_err(|error| self.disk(error))?;
+                    file.flush(self, hasher.closed()).map_err(|error| self.disk(error))?;
                 }
                 EarlyPart::Digest(digest) => declared = Some(digest),
             }
@@ -150,26 +160,27 @@ impl<P: Ports> Engine<P> {
                 break;
             }
         }
-        flusher.finish().await.map_err(|error| self.disk(error))?;
         let Some(declared) = declared.filter(|_| end == size_bytes) else {
             return Err(FileError::Incomplete { upload, actual: end, announced: size_bytes });
         };
-        match hasher.finish().0 {
-            actual if actual == declared => Ok(actual),
-            actual => Err(FileError::NotTheContent { upload, declared, actual }),
+        let (actual, groups) = hasher.finish();
+        if actual != declared {
+            return Err(FileError::NotTheContent { upload, declared, actual });
         }
+        let stat = file.finish(self, actual, &groups).await.map_err(|error| self.disk(error))?;
+        Ok((actual, (stat, groups)))
     }
 
     /// The staged bytes of a wanted content, if they arrived early; waits while they may still be arriving.
-    pub(super) async fn take_early(&self, wanted: &Wanted) -> Option<StagedName> {
+    pub(super) async fn take_early(&self, wanted: &Wanted) -> Option<EarlyCopy> {
         let mut changed = self.inner.early.changed.subscribe();
         let until = Instant::now() + UNNAMED_WAIT;
         let mut result = None;
         while !self.inner.drain.is_draining() && self.inner.board.is_missing(wanted) {
             let arriving = {
                 let mut known = self.inner.early.known();
-                if let Some((name, _)) = known.whole.remove(&wanted.digest) {
-                    result = Some(name);
+                if let Some((copy, _)) = known.whole.remove(&wanted.digest) {
+                    result = Some(copy);
                     break;
                 }
                 let comes = |arriving: &&Arriving| match arriving.digest {
@@ -192,10 +203,10 @@ impl<P: Ports> Engine<P> {
     /// Removes contents that nobody wanted in time.
     pub(super) async fn sweep_early(&self) {
         let mut old = Vec::new();
-        self.inner.early.known().whole.retain(|_, (name, since)| {
+        self.inner.early.known().whole.retain(|_, (copy, since)| {
             let keep = since.elapsed() < KEEP;
             if !keep {
-                old.push(name.clone());
+                old.push(copy.name.clone());
             }
             keep
         });

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use lockstep_model::{Reason, ServerId};
 use tokio::{
     sync::mpsc,
@@ -12,16 +13,17 @@ use tokio::{
 use super::{
     Engine,
     board::Transfer,
+    early::EarlyCopy,
     fetch::{STALL, obstacle, silent},
-    flush::Flusher,
+    staged_file::StagedFile,
 };
 use crate::{
     domain::{
         error::FileError,
         exception::Obstacle,
-        held::{StagedName, Wanted},
+        held::{StagedName, Stat, Wanted},
         intent::Staged,
-        tree::{GROUP_BYTES, Groups},
+        tree::{GROUP_BYTES, GroupHash, Groups, group_hash},
     },
     ports::{Index as _, Part, Parts as _, Peer, PeerError, Peers as _, Ports, Range, Store as _, Write},
 };
@@ -30,6 +32,13 @@ use crate::{
 const QUEUE_GROUPS: usize = 4;
 /// How often progress is shown.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+
+/// How far a copy is.
+struct Copy {
+    verified: u64,
+    /// What it looked like when all of it was read back, and the hashes of its groups.
+    checked: Option<(Stat, Groups)>,
+}
 
 /// Why a stream ended early.
 enum Broken {
@@ -59,11 +68,11 @@ impl<P: Ports> Engine<P> {
             return Ok(());
         }
         let begun = Instant::now();
-        if let Some(staged) = self.take_early(wanted).await {
-            return self.land_early(wanted, staged, begun).await.map_err(here);
+        if let Some(early) = self.take_early(wanted).await {
+            return self.land_early(wanted, early, begun).await.map_err(here);
         }
-        let mut verified = self.resume(wanted).await.map_err(here)?;
-        let reserved = self.reserve(wanted.size_bytes - verified).await.map_err(|error| {
+        let mut copy = self.resume(wanted).await.map_err(here)?;
+        let reserved = self.reserve(wanted.size_bytes - copy.verified).await.map_err(|error| {
             if let FileError::Store { error, .. } = &error {
                 self.disk(error.clone());
             }
@@ -84,14 +93,17 @@ impl<P: Ports> Engine<P> {
                     }
                 }
             };
-            match self.stream(&peer, wanted, &mut verified).await {
+            match self.stream(&peer, wanted, &mut copy).await {
                 Ok(()) => {
                     drop(reserved);
-                    return self.land_large(&peer.server, wanted, wanted.staged(), begun).await.map_err(here);
+                    return self
+                        .land_large(&peer.server, wanted, wanted.staged(), copy.checked, begun)
+                        .await
+                        .map_err(here);
                 }
                 Err(Broken::Here(error)) => return Err(Obstacle::of(&error)),
                 Err(Broken::Peer(error)) => {
-                    tracing::info!(path = %wanted.path, source = %peer.server, %error, verified, "trying another source");
+                    tracing::info!(path = %wanted.path, source = %peer.server, %error, verified = copy.verified, "trying another source");
                     tried.insert(peer.server);
                     last = Some(obstacle(&error));
                 }
@@ -103,31 +115,39 @@ impl<P: Ports> Engine<P> {
     }
 
     /// How many verified bytes an earlier try left in staging.
-    async fn resume(&self, wanted: &Wanted) -> Result<u64, FileError> {
+    async fn resume(&self, wanted: &Wanted) -> Result<Copy, FileError> {
         let loaded = self.inner.ports.index.load_journal(wanted.staged()).await;
         let verified = loaded.map_err(|error| self.index_failed(&error))?.unwrap_or(0).min(wanted.size_bytes);
-        let store = &self.inner.ports.store;
-        store.truncate(&wanted.staged(), verified).await.map_err(|error| self.disk(error))?;
-        Ok(verified)
+        Ok(Copy { verified, checked: None })
     }
 
-    /// Streams from `verified` on; moves it as bytes are written.
-    async fn stream(&self, peer: &Peer, wanted: &Wanted, verified: &mut u64) -> Result<(), Broken> {
-        let range = Range { digest: wanted.digest, offset: *verified - *verified % GROUP_BYTES, end: 0 };
+    /// Streams from where the copy is; moves it as bytes are written.
+    async fn stream(&self, peer: &Peer, wanted: &Wanted, copy: &mut Copy) -> Result<(), Broken> {
+        let from = copy.verified - copy.verified % GROUP_BYTES;
+        let range = Range { digest: wanted.digest, offset: from, end: 0 };
         let (groups, write) = mpsc::channel(QUEUE_GROUPS);
-        let from = range.offset;
         let (received, written) = tokio::join!(
             self.receive(peer, wanted, range, groups),
             self.write_groups(peer, wanted, from, write)
         );
-        match written {
-            Ok(end) => *verified = end,
-            Err(error) => return Err(Broken::Here(error)),
-        }
-        received.map_err(Broken::Peer)?;
-        match *verified == wanted.size_bytes {
-            true => Ok(()),
-            false => Err(Broken::Peer(wrong(peer, "the stream ended early"))),
+        let file = written.map_err(Broken::Here)?;
+        copy.verified = file.end();
+        let here = |error| Broken::Here(self.disk(error));
+        match received {
+            Ok(groups) if copy.verified == wanted.size_bytes => {
+                let stat = file.finish(self, wanted.digest, &groups).await.map_err(here)?;
+                // What an earlier try left was not read back by this one.
+                copy.checked = (from == 0).then_some((stat, groups));
+                Ok(())
+            }
+            Ok(_) => {
+                file.rest(self).await.map_err(here)?;
+                Err(Broken::Peer(wrong(peer, "the stream ended early")))
+            }
+            Err(error) => {
+                file.rest(self).await.map_err(here)?;
+                Err(Broken::Peer(error))
+            }
         }
     }
 
@@ -137,8 +157,8 @@ impl<P: Ports> Engine<P> {
         peer: &Peer,
         wanted: &Wanted,
         range: Range,
-        groups: mpsc::Sender<(u64, Bytes)>,
-    ) -> Result<(), PeerError> {
+        groups: mpsc::Sender<(GroupHash, Bytes)>,
+    ) -> Result<Groups, PeerError> {
         let opened = timeout(STALL, self.inner.ports.peers.read(peer, vec![range])).await;
         let mut parts = opened.unwrap_or_else(|_| Err(silent(peer, STALL)))?;
         let (mut hashes, mut tree, mut expected) = (Vec::new(), None, range.offset);
@@ -168,39 +188,40 @@ impl<P: Ports> Engine<P> {
                     let index = usize::try_from(offset / GROUP_BYTES).unwrap_or(usize::MAX);
                     let whole =
                         data.len() as u64 == GROUP_BYTES.min(wanted.size_bytes.saturating_sub(offset));
-                    if offset != expected
-                        || !whole
-                        || !tree.as_ref().is_some_and(|tree| tree.verify(index, &data))
-                    {
+                    let hash = group_hash(index, &data);
+                    let known = tree.as_ref().and_then(|tree| tree.as_slice().get(index));
+                    if offset != expected || !whole || known != Some(&hash) {
                         tracing::warn!(source = %peer.server, path = %wanted.path, offset, "a peer sent bytes that do not belong to the digest");
                         return Err(wrong(peer, "the bytes do not belong to the digest"));
                     }
                     expected += data.len() as u64;
-                    if groups.send((offset, data)).await.is_err() {
-                        return Ok(());
+                    if groups.send((hash, data)).await.is_err() {
+                        break;
                     }
                 }
                 Part::Refused { error, .. } => return Err(error),
             }
         }
-        Ok(())
+        Ok(tree.unwrap_or_default())
     }
 
-    /// Writes verified groups; answers where it came to.
+    /// Writes verified groups.
     async fn write_groups(
         &self,
         peer: &Peer,
         wanted: &Wanted,
         from: u64,
-        mut groups: mpsc::Receiver<(u64, Bytes)>,
-    ) -> Result<u64, FileError> {
-        let store = &self.inner.ports.store;
-        let (name, mut end, mut flusher) = (wanted.staged(), from, Flusher::new(wanted.staged(), from));
+        mut groups: mpsc::Receiver<(GroupHash, Bytes)>,
+    ) -> Result<StagedFile, FileError> {
+        let name = wanted.staged();
+        let disk = |error| self.disk(error);
+        let mut file = StagedFile::open(self, name.clone(), from).await.map_err(disk)?;
+        let mut hashes = vec![GroupHash::default(); usize::try_from(from / GROUP_BYTES).unwrap_or(0)];
         let (mut shown, mut shown_at, mut rate) = (from, Instant::now(), 0);
-        while let Some((offset, data)) = groups.recv().await {
-            end = offset + data.len() as u64;
-            store.write(&name, offset, data).await.map_err(|error| self.disk(error))?;
-            let durable = flusher.wrote(self, end).map_err(|error| self.disk(error))?;
+        while let Some((hash, data)) = groups.recv().await {
+            file.append(self, data).await.map_err(disk)?;
+            hashes.push(hash);
+            let (end, durable) = (file.end(), file.flush(self, &hashes).map_err(disk)?);
             if let Some(durable) = durable.filter(|durable| *durable < wanted.size_bytes) {
                 self.record(vec![Write::Journal(name.clone(), durable)]).await?;
                 fail::fail_point!("filesync.fetch.journaled");
@@ -224,14 +245,14 @@ impl<P: Ports> Engine<P> {
                 }
             }
         }
-        flusher.finish().await.map_err(|error| self.disk(error))?;
-        Ok(end)
+        Ok(file)
     }
 
-    async fn land_early(&self, wanted: &Wanted, staged: StagedName, begun: Instant) -> Result<(), FileError> {
-        let landed = self.land_large(&wanted.origin, wanted, staged.clone(), begun).await;
+    async fn land_early(&self, wanted: &Wanted, early: EarlyCopy, begun: Instant) -> Result<(), FileError> {
+        let EarlyCopy { name, checked } = early;
+        let landed = self.land_large(&wanted.origin, wanted, name.clone(), Some(checked), begun).await;
         if landed.is_err() {
-            self.discard(vec![staged]).await;
+            self.discard(vec![name]).await;
         }
         landed
     }
@@ -241,12 +262,11 @@ impl<P: Ports> Engine<P> {
         source: &ServerId,
         wanted: &Wanted,
         staged: StagedName,
+        checked: Option<(Stat, Groups)>,
         begun: Instant,
     ) -> Result<(), FileError> {
         fail::fail_point!("filesync.fetch.written");
-        let store = &self.inner.ports.store;
-        let synced = store.sync(vec![(staged.clone(), Some(wanted.registered_time))]).await;
-        synced.map_err(|error| self.disk(error))?;
+        let checked = self.seal(&staged, checked, wanted.registered_time).await?;
         fail::fail_point!("filesync.fetch.staged");
         let _lease = self.inner.leases.acquire([&wanted.path]).await;
         if !self.inner.board.is_missing(wanted) {
@@ -254,8 +274,25 @@ impl<P: Ports> Engine<P> {
             self.discard(vec![staged]).await;
             return Ok(());
         }
-        let file = Staged { staged, wanted: wanted.clone(), checked: None };
+        let file = Staged { staged, wanted: wanted.clone(), checked };
         self.publish_fetched(source, vec![file], begun).await
+    }
+
+    /// Gives a staged file its modification time, durable. What was read back before stays so, if nobody touched it.
+    pub(super) async fn seal(
+        &self,
+        staged: &StagedName,
+        checked: Option<(Stat, Groups)>,
+        modified: Timestamp,
+    ) -> Result<Option<(Stat, Groups)>, FileError> {
+        let store = &self.inner.ports.store;
+        let look = || async { Ok(store.look(vec![staged.clone()]).await?.pop().flatten()) };
+        let disk = |error| self.disk(error);
+        let before = look().await.map_err(disk)?;
+        store.sync(vec![(staged.clone(), Some(modified))]).await.map_err(disk)?;
+        let after = look().await.map_err(disk)?;
+        let untouched = checked.filter(|(stat, _)| before == Some(*stat));
+        Ok(after.zip(untouched).map(|(stat, (_, groups))| (stat, groups)))
     }
 }
 

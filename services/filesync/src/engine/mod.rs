@@ -15,7 +15,6 @@ mod early;
 mod fetch;
 mod fetch_large;
 mod fetch_small;
-mod flush;
 mod free;
 mod lease;
 mod publish;
@@ -24,6 +23,7 @@ mod register;
 mod relay;
 mod roster;
 mod settle;
+mod staged_file;
 mod start;
 mod uploads;
 

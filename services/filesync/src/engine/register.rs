@@ -20,9 +20,10 @@ use super::{
 use crate::{
     domain::{
         error::FileError,
-        held::{StagedName, Wanted},
+        held::{StagedName, Stat, Wanted},
         intent::{Intent, Staged},
         naming,
+        tree::Groups,
     },
     ports::{Algorithms, Hashed, Ports, Store as _, Write},
 };
@@ -122,17 +123,20 @@ impl<P: Ports> Engine<P> {
             files.iter().filter_map(NewFile::content).map(|content| content.len() as u64).sum();
         let _reserved = self.reserve(inline_bytes).await?;
         let (mut contents, mut received, mut uploads) = (Vec::new(), Vec::new(), claimed.iter());
+        let mut read_back = Vec::with_capacity(files.len());
         for file in &files {
             let (name, expected, md5, size) = match &file.source {
                 Source::Content(content) => {
                     let name = StagedName::new(INLINE, entropy.uuid());
                     contents.push((name.clone(), content.clone()));
+                    read_back.push(None);
                     (name, Digest::of(content), None, content.len() as u64)
                 }
                 Source::Upload(id) => {
                     let upload = uploads.next().filter(|upload| upload.id == *id);
                     let unknown = || FileError::UploadNotFound { upload: *id, server: self.server().clone() };
                     let upload = upload.ok_or_else(unknown)?;
+                    read_back.push(upload.checked.clone());
                     (upload.staged(), upload.digest, Some(upload.md5), upload.size_bytes)
                 }
             };
@@ -151,13 +155,34 @@ impl<P: Ports> Engine<P> {
             staged.push(Staged { wanted, staged: name, checked: None });
         }
         store.stage(contents).await.map_err(|error| self.disk(error))?;
-        let names = staged.iter().map(|file| (file.staged.clone(), Some(registered_time))).collect();
-        store.sync(names).await.map_err(|error| self.disk(error))?;
+        let names: Vec<StagedName> = staged.iter().map(|file| file.staged.clone()).collect();
+        let before = store.look(names.clone()).await.map_err(|error| self.disk(error))?;
+        let times = names.iter().map(|name| (name.clone(), Some(registered_time))).collect();
+        store.sync(times).await.map_err(|error| self.disk(error))?;
+        let after = store.look(names.clone()).await.map_err(|error| self.disk(error))?;
         fail::fail_point!("filesync.register.staged");
-        // Uploads carry an MD5 from the stream; reading it again would cost more than everything else.
+        // Uploads were read back as they came, and carry an MD5 from the stream: reading them once more would cost more
+        // than everything else. Whatever was touched since is read.
+        let now = store.look(names.clone()).await.map_err(|error| self.disk(error))?;
+        let looks = before.into_iter().zip(after).zip(now);
+        let known: Vec<Option<(Stat, Groups)>> = read_back
+            .into_iter()
+            .zip(looks)
+            .map(|(checked, ((before, after), now))| {
+                let (stat, groups) = checked.filter(|_| !sha256)?;
+                (before == Some(stat) && after == now).then_some((now?, groups))
+            })
+            .collect();
+        let unknown = names.into_iter().zip(&known).filter(|(_, known)| known.is_none());
+        let unknown = unknown.map(|(name, _)| name).collect();
         let md5 = received.iter().any(|(_, md5)| md5.is_none());
-        let names = staged.iter().map(|file| file.staged.clone()).collect();
-        let hashed = store.hash(names, Algorithms { md5, sha256 }).await.map_err(|error| self.disk(error))?;
+        let read = store.hash(unknown, Algorithms { md5, sha256 }).await.map_err(|error| self.disk(error))?;
+        let mut read = read.into_iter();
+        let hashed = known.into_iter().zip(&received).map(|(known, (digest, _))| match known {
+            Some((stat, groups)) => Some(Hashed { digest: *digest, groups, md5: None, sha256: None, stat }),
+            None => read.next().flatten(),
+        });
+        let hashed: Vec<Option<Hashed>> = hashed.collect();
         for (((file, hashed), staged), (expected, known)) in
             files.iter().zip(hashed).zip(staged).zip(received)
         {

@@ -10,12 +10,13 @@ use bytes::Bytes;
 use lockstep_model::{Digest, Md5, UploadId};
 use tokio::time::Instant;
 
-use super::{Engine, flush::Flusher, relay::Relay};
+use super::{Engine, relay::Relay, staged_file::StagedFile};
 use crate::{
     domain::{
         error::FileError,
         hasher::ContentHasher,
         held::{StagedName, Stat},
+        tree::Groups,
     },
     ports::{Algorithms, Place, Ports, Store as _, Upload, Write},
 };
@@ -59,6 +60,8 @@ pub(super) struct Complete {
     pub(super) digest: Digest,
     pub(super) md5: Md5,
     pub(super) size_bytes: u64,
+    /// What the bytes looked like when they were read back, and the hashes of their groups.
+    pub(super) checked: Option<(Stat, Groups)>,
 }
 
 impl Complete {
@@ -75,10 +78,9 @@ pub(super) fn staged_of(upload: &Upload) -> StagedName {
 #[derive(Debug)]
 pub struct Writer {
     upload: Upload,
-    committed_bytes: u64,
-    /// Of exactly the committed bytes; none after a write that failed, whose bytes it had taken in already.
+    /// Of exactly the written bytes; none after a write that failed, whose bytes it had taken in already.
     hasher: Option<Box<ContentHasher>>,
-    flusher: Flusher,
+    file: StagedFile,
     relay: Option<Relay>,
 }
 
@@ -173,20 +175,19 @@ impl<P: Ports> Engine<P> {
         hasher: Option<Box<ContentHasher>>,
         new: bool,
     ) -> Result<Writer, FileError> {
-        let store = &self.inner.ports.store;
         drop(self.reserve(upload.size_bytes - committed_bytes).await?);
         if new {
             self.record(vec![Write::Upload(upload.clone())]).await?;
         }
         let name = staged_of(upload);
-        store.truncate(&name, committed_bytes).await.map_err(|error| self.disk(error))?;
+        let file = StagedFile::open(self, name.clone(), committed_bytes).await;
+        let file = file.map_err(|error| self.disk(error))?;
         let hasher = match hasher {
             Some(hasher) => hasher,
             None => Box::new(self.hash_again(&name, committed_bytes).await?),
         };
-        let flusher = Flusher::new(name, committed_bytes);
         let relay = self.relay(upload, committed_bytes);
-        Ok(Writer { upload: upload.clone(), committed_bytes, hasher: Some(hasher), flusher, relay })
+        Ok(Writer { upload: upload.clone(), hasher: Some(hasher), file, relay })
     }
 
     async fn hash_again(&self, name: &StagedName, size_bytes: u64) -> Result<ContentHasher, FileError> {
@@ -208,7 +209,7 @@ impl<P: Ports> Engine<P> {
     /// # Errors
     /// `OFFSET_MISMATCH`, `SIZE_LIMIT_EXCEEDED`, `DISK_FULL`.
     pub async fn write_upload(&self, writer: &mut Writer, offset: u64, data: Bytes) -> Result<(), FileError> {
-        let expected = writer.committed_bytes;
+        let expected = writer.file.end();
         if offset != expected {
             return Err(FileError::OffsetMismatch { upload: writer.upload.id, expected, actual: offset });
         }
@@ -234,12 +235,11 @@ impl<P: Ports> Engine<P> {
             })
             .await
         };
-        let name = staged_of(&writer.upload);
-        let (hashed, written) = tokio::join!(hash, self.inner.ports.store.write(&name, offset, data));
+        let (hashed, written) = tokio::join!(hash, writer.file.append(self, data));
         written.map_err(|error| self.disk(error))?;
-        writer.hasher = Some(hashed.map_err(|_| FileError::Draining { server: self.server().clone() })?);
-        writer.committed_bytes = end;
-        writer.flusher.wrote(self, end).map_err(|error| self.disk(error))?;
+        let hasher = hashed.map_err(|_| FileError::Draining { server: self.server().clone() })?;
+        writer.file.flush(self, hasher.closed()).map_err(|error| self.disk(error))?;
+        writer.hasher = Some(hasher);
         if let Some(relay) = &writer.relay {
             relay.wrote(end);
         }
@@ -251,29 +251,36 @@ impl<P: Ports> Engine<P> {
     /// # Errors
     /// `DISK_FULL`, `STORE_READ_ONLY`.
     pub async fn end_upload(&self, writer: Writer) -> Result<Progress, FileError> {
-        let Writer { upload, committed_bytes, hasher, flusher, relay } = writer;
-        let synced = match flusher.finish().await {
-            Ok(()) => self.inner.ports.store.sync(vec![(staged_of(&upload), None)]).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = synced {
+        let Writer { upload, hasher, file, relay } = writer;
+        let committed_bytes = file.end();
+        let lost = |error| {
             self.rest(&upload, State::Resting { committed_bytes: 0, hasher: None });
-            return Err(self.disk(error));
-        }
-        fail::fail_point!("filesync.upload.synced");
+            Err(self.disk(error))
+        };
         let hasher = match hasher {
             Some(hasher) if committed_bytes == upload.size_bytes => hasher,
             hasher => {
+                if let Err(error) = file.rest(self).await {
+                    return lost(error);
+                }
+                fail::fail_point!("filesync.upload.synced");
                 self.rest(&upload, State::Resting { committed_bytes, hasher });
                 return Ok(Progress { committed_bytes, digests: None });
             }
         };
         let hashed = hasher.finish(Stat { size_bytes: committed_bytes, modified_ns: 0, changed_ns: 0 });
+        let stat = match file.finish(self, hashed.digest, &hashed.groups).await {
+            Ok(stat) => stat,
+            Err(error) => return lost(error),
+        };
+        fail::fail_point!("filesync.upload.synced");
         let md5 = hashed.md5.unwrap_or(Md5::from_bytes([0; 16]));
         if let Some(relay) = relay {
             relay.finish(hashed.digest);
         }
-        let complete = Complete { id: upload.id, digest: hashed.digest, md5, size_bytes: committed_bytes };
+        let checked = Some((stat, hashed.groups));
+        let complete =
+            Complete { id: upload.id, digest: hashed.digest, md5, size_bytes: committed_bytes, checked };
         self.rest(&upload, State::Complete(complete));
         Ok(Progress { committed_bytes, digests: Some((hashed.digest, md5)) })
     }

@@ -27,19 +27,27 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Writes whole small contents into staging, replacing what is there.
     fn stage(&self, files: Vec<(StagedName, Bytes)>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Writes at an offset of one staged file, made if it is not there.
-    fn write(
+    /// Adds to the end of a staged file, which must still look like `before`, else [`StoreError::Changed`]. Answers what
+    /// it looks like then.
+    fn append(
         &self,
         name: &StagedName,
-        offset: u64,
+        before: Stat,
         data: Bytes,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    ) -> impl Future<Output = Result<Stat, StoreError>> + Send;
 
-    /// Cuts a staged file to `size_bytes`; an absent one becomes empty.
+    /// Cuts a staged file to `size_bytes`; an absent one becomes empty. Answers what it looks like then.
     fn truncate(
         &self,
         name: &StagedName,
         size_bytes: u64,
+    ) -> impl Future<Output = Result<Stat, StoreError>> + Send;
+
+    /// The first bytes of a staged file, which are durable, will not be read soon: memory has better uses.
+    fn let_go(
+        &self,
+        name: &StagedName,
+        end_bytes: u64,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Sets the modification time of staged files where one is given, and makes them durable.

@@ -1,15 +1,17 @@
 //! Bytes of single files: writing, syncing, reading, hashing.
 
-use std::os::unix::fs::FileExt as _;
+use std::{num::NonZero, os::unix::fs::FileExt as _};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use jiff::Timestamp;
 use rustix::{
+    buffer::spare_capacity,
     fd::{AsFd, OwnedFd},
     fs::{
-        AtFlags, Dir, FileType, OFlags, Timespec, Timestamps, fsync, ftruncate, syncfs, unlinkat, utimensat,
+        Advice, AtFlags, Dir, FileType, OFlags, Timespec, Timestamps, fadvise, fsync, ftruncate, syncfs,
+        unlinkat, utimensat,
     },
-    io::Errno,
+    io::{Errno, pread},
 };
 
 use super::{
@@ -40,14 +42,29 @@ pub(super) fn replace(dir: &OwnedFd, name: &StagedName, data: &[u8]) -> Result<(
     file.write_all_at(data, 0).map_err(|error| failed(name.as_str(), &error))
 }
 
-pub(super) fn write_at(dir: &OwnedFd, name: &StagedName, offset: u64, data: &[u8]) -> Result<(), StoreError> {
-    let file = std::fs::File::from(file(dir, name.as_str(), OFlags::WRONLY | OFlags::CREATE)?);
-    file.write_all_at(data, offset).map_err(|error| failed(name.as_str(), &error))
+pub(super) fn append(
+    dir: &OwnedFd,
+    name: &StagedName,
+    before: Stat,
+    data: &[u8],
+) -> Result<Stat, StoreError> {
+    let file = std::fs::File::from(file(dir, name.as_str(), OFlags::WRONLY)?);
+    if look(&file, name.as_str())? != before {
+        return Err(StoreError::Changed { path: name.to_string() });
+    }
+    file.write_all_at(data, before.size_bytes).map_err(|error| failed(name.as_str(), &error))?;
+    look(&file, name.as_str())
 }
 
-pub(super) fn truncate(dir: &OwnedFd, name: &StagedName, size_bytes: u64) -> Result<(), StoreError> {
+pub(super) fn truncate(dir: &OwnedFd, name: &StagedName, size_bytes: u64) -> Result<Stat, StoreError> {
     let fd = file(dir, name.as_str(), OFlags::WRONLY | OFlags::CREATE)?;
-    ftruncate(&fd, size_bytes).map_err(|errno| fault(name.as_str(), errno))
+    ftruncate(&fd, size_bytes).map_err(|errno| fault(name.as_str(), errno))?;
+    look(&fd, name.as_str())
+}
+
+pub(super) fn let_go(dir: &OwnedFd, name: &StagedName, end_bytes: u64) -> Result<(), StoreError> {
+    let fd = file(dir, name.as_str(), OFlags::RDONLY)?;
+    fadvise(&fd, 0, NonZero::new(end_bytes), Advice::DontNeed).map_err(|errno| fault(name.as_str(), errno))
 }
 
 pub(super) fn sync(dir: &OwnedFd, files: &[(StagedName, Option<Timestamp>)]) -> Result<(), StoreError> {
@@ -108,10 +125,15 @@ pub(super) fn stat(base: &OwnedFd, path: &str) -> Result<Option<Stat>, StoreErro
 
 pub(super) fn read_at(base: impl AsFd, path: &str, offset: u64, length: usize) -> Result<Bytes, StoreError> {
     let file = std::fs::File::from(file(base, path, OFlags::RDONLY)?);
-    let mut buffer = BytesMut::zeroed(length);
-    let filled = fill(&file, offset, &mut buffer).map_err(|error| failed(path, &error))?;
-    buffer.truncate(filled);
-    Ok(buffer.freeze())
+    let mut buffer = Vec::with_capacity(length);
+    while buffer.len() < length {
+        let at = offset + buffer.len() as u64;
+        match pread(&file, spare_capacity(&mut buffer), at).map_err(|errno| fault(path, errno))? {
+            0 => break,
+            _ => {}
+        }
+    }
+    Ok(Bytes::from(buffer))
 }
 
 fn fill(file: &std::fs::File, mut offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {

@@ -131,18 +131,23 @@ impl Store for FsStore {
         .await
     }
 
-    async fn write(&self, name: &StagedName, offset: u64, data: Bytes) -> Result<(), StoreError> {
+    async fn append(&self, name: &StagedName, before: Stat, data: Bytes) -> Result<Stat, StoreError> {
         let name = name.clone();
         self.run(move |inner, dirs| {
-            content::write_at(&dirs.staging, &name, offset, &data)
+            content::append(&dirs.staging, &name, before, &data)
                 .map_err(|error| inner.with_figures(dirs, data.len() as u64, error))
         })
         .await
     }
 
-    async fn truncate(&self, name: &StagedName, size_bytes: u64) -> Result<(), StoreError> {
+    async fn truncate(&self, name: &StagedName, size_bytes: u64) -> Result<Stat, StoreError> {
         let name = name.clone();
         self.run(move |_, dirs| content::truncate(&dirs.staging, &name, size_bytes)).await
+    }
+
+    async fn let_go(&self, name: &StagedName, end_bytes: u64) -> Result<(), StoreError> {
+        let name = name.clone();
+        self.run(move |_, dirs| content::let_go(&dirs.staging, &name, end_bytes)).await
     }
 
     async fn sync(&self, files: Vec<(StagedName, Option<Timestamp>)>) -> Result<(), StoreError> {
