@@ -1,6 +1,10 @@
 //! Sending a large upload on while it arrives, so that the other servers have its bytes about when this one does.
 
-use std::future::Future;
+use std::{
+    collections::VecDeque,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use bytes::Bytes;
 use lockstep_model::Digest;
@@ -14,6 +18,8 @@ use crate::{
 
 /// How many servers get an upload while it arrives; further ones fetch it from any of these later.
 const PEERS_MAX: usize = 4;
+/// Chunks that are kept in memory for those who are about as fast as the upload; others read them from staging.
+const RECENT_CHUNKS: usize = 8;
 /// Mebibytes that wait for a connection.
 const QUEUE_PARTS: usize = 2;
 
@@ -28,10 +34,33 @@ enum Written {
 #[derive(Debug)]
 pub(super) struct Relay {
     written: watch::Sender<Written>,
+    recent: Arc<Recent>,
+}
+
+/// The last chunks, with their offsets.
+#[derive(Debug, Default)]
+struct Recent(Mutex<VecDeque<(u64, Bytes)>>);
+
+impl Recent {
+    fn chunks(&self) -> MutexGuard<'_, VecDeque<(u64, Bytes)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn at(&self, offset: u64) -> Option<Bytes> {
+        self.chunks().iter().find(|(begin, _)| *begin == offset).map(|(_, data)| data.clone())
+    }
 }
 
 impl Relay {
-    pub(super) fn wrote(&self, end: u64) {
+    pub(super) fn wrote(&self, offset: u64, data: Bytes) {
+        let end = offset + data.len() as u64;
+        {
+            let mut chunks = self.recent.chunks();
+            chunks.push_back((offset, data));
+            if chunks.len() > RECENT_CHUNKS {
+                chunks.pop_front();
+            }
+        }
         self.written.send_replace(Written::UpTo(end));
     }
 
@@ -47,7 +76,9 @@ impl<P: Ports> Engine<P> {
             return None;
         }
         let written = watch::Sender::new(Written::UpTo(written_bytes));
+        let recent = Arc::new(Recent::default());
         let (engine, upload, progress) = (self.clone(), upload.clone(), written.subscribe());
+        let kept = Arc::clone(&recent);
         self.inner.drain.spawn("relay", async move {
             let peers = match engine.peers().await {
                 Ok(peers) => peers,
@@ -56,17 +87,23 @@ impl<P: Ports> Engine<P> {
                 }
             };
             for peer in peers.into_iter().take(PEERS_MAX) {
-                let sent = engine.clone().relay_to(peer, upload.clone(), progress.clone());
+                let sent = engine.clone().relay_to(peer, upload.clone(), progress.clone(), Arc::clone(&kept));
                 engine.inner.drain.spawn("relay", until_drain(engine.clone(), sent));
             }
         });
-        Some(Relay { written })
+        Some(Relay { written, recent })
     }
 
-    async fn relay_to(self, peer: Peer, upload: Upload, progress: watch::Receiver<Written>) {
+    async fn relay_to(
+        self,
+        peer: Peer,
+        upload: Upload,
+        progress: watch::Receiver<Written>,
+        recent: Arc<Recent>,
+    ) {
         let (parts, queue) = mpsc::channel(QUEUE_PARTS);
         let staged = self.inner.ports.peers.stage(&peer, upload.id, upload.size_bytes, queue);
-        let (staged, fed) = tokio::join!(staged, self.feed(&upload, progress, parts));
+        let (staged, fed) = tokio::join!(staged, self.feed(&upload, progress, &recent, parts));
         // Whatever goes wrong here costs nothing but time: the content is fetched once it is registered.
         if let Err(error) = staged {
             tracing::info!(%error, upload_id = %upload.id, target = %peer.server, "an upload is not sent on");
@@ -76,18 +113,19 @@ impl<P: Ports> Engine<P> {
         }
     }
 
-    /// Reads whole groups behind the writer; ends when the peer takes no more.
+    /// Sends what is written, right behind the writer; ends when the peer takes no more.
     async fn feed(
         &self,
         upload: &Upload,
         mut progress: watch::Receiver<Written>,
+        recent: &Recent,
         parts: mpsc::Sender<EarlyPart>,
     ) -> Result<(), StoreError> {
         let (mut offset, mut named) = (0, false);
         loop {
             let written = *progress.borrow_and_update();
             let end = match written {
-                Written::UpTo(end) => end - end % GROUP_BYTES,
+                Written::UpTo(end) => end,
                 Written::Whole(digest) => {
                     if !named && parts.send(EarlyPart::Digest(digest)).await.is_err() {
                         return Ok(());
@@ -97,10 +135,14 @@ impl<P: Ports> Engine<P> {
                 }
             };
             if offset < end {
-                let length = GROUP_BYTES.min(upload.size_bytes - offset);
-                let data = self.read_arriving(upload, &progress, offset, length).await?;
-                if data.len() as u64 != length || parts.send(EarlyPart::Chunk { offset, data }).await.is_err()
-                {
+                let data = match recent.at(offset) {
+                    Some(data) => data,
+                    None => {
+                        self.read_arriving(upload, &progress, offset, GROUP_BYTES.min(end - offset)).await?
+                    }
+                };
+                let length = data.len() as u64;
+                if length == 0 || parts.send(EarlyPart::Chunk { offset, data }).await.is_err() {
                     return Ok(());
                 }
                 offset += length;

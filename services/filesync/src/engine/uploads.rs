@@ -223,7 +223,7 @@ impl<P: Ports> Engine<P> {
             Some(hasher) => hasher,
             None => Box::new(self.hash_again(&staged_of(&writer.upload), expected).await?),
         };
-        let bytes = data.clone();
+        let (bytes, sent_on) = (data.clone(), data.clone());
         let hash = async move {
             if bytes.len() < READ_BYTES / 4 {
                 hasher.update(&bytes);
@@ -241,7 +241,7 @@ impl<P: Ports> Engine<P> {
         writer.file.flush(self, hasher.closed()).map_err(|error| self.disk(error))?;
         writer.hasher = Some(hasher);
         if let Some(relay) = &writer.relay {
-            relay.wrote(end);
+            relay.wrote(offset, sent_on);
         }
         Ok(())
     }
