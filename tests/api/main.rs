@@ -3,6 +3,7 @@
 mod bad_input;
 mod bad_state;
 mod calls;
+mod early;
 mod matrix;
 mod mesh;
 mod names;

@@ -65,6 +65,7 @@ pub(crate) struct Options {
     pub(crate) reserve_bytes: u64,
     pub(crate) mode: &'static str,
     pub(crate) version: &'static str,
+    pub(crate) relay_bytes_min: u64,
 }
 
 impl Default for Options {
@@ -75,6 +76,7 @@ impl Default for Options {
             reserve_bytes: 1 << 20,
             mode: "distributed",
             version: "12.04.100",
+            relay_bytes_min: 32 << 20,
         }
     }
 }
@@ -218,7 +220,7 @@ impl Mesh {
                 advertise: String::new(),
                 timeguard: String::new(),
                 reconcile_every: options.cycle,
-                relay_bytes_min: 2 << 20,
+                relay_bytes_min: options.relay_bytes_min,
             },
             root: self.root(server),
             state: self.path(&format!("{server}/state")),

@@ -16,6 +16,15 @@ const SOON: Duration = Duration::from_secs(5);
 /// Long enough for two tries of a copy, short of any cycle.
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// Everything is fetched after its registration.
+const FETCHED: Options = Options {
+    servers: 3,
+    cycle: Duration::from_secs(300),
+    gateway: true,
+    traced: false,
+    relay_bytes_min: u64::MAX,
+};
+
 /// A world in which everything has started.
 fn started(options: Options) -> Mesh {
     seeds::show_log();
@@ -205,7 +214,7 @@ fn marked(mesh: &Mesh, size: usize) -> (Vec<u8>, Vec<u8>) {
 #[test]
 fn a_bit_that_flips_in_flight_is_never_published() {
     for size in [200, 60_000, 900_000, 2_500_000] {
-        let mut mesh = started(Options::default());
+        let mut mesh = started(FETCHED);
         let (content, mark) = marked(&mesh, size);
         mesh.servers[1].net.flip.behind(&mark);
         mesh.servers[2].net.flip.behind(&mark);
@@ -223,12 +232,18 @@ fn a_bit_that_flips_in_flight_is_never_published() {
 /// the right bytes are fetched again.
 #[test]
 fn a_bit_that_rots_in_staging_is_never_published() {
-    for size in [200, 900_000, 2_500_000] {
-        let mut mesh = started(Options::default());
+    let early = Options::default();
+    for (size, staged, options) in [
+        (200, "fetch-", FETCHED),
+        (900_000, "fetch-", FETCHED),
+        (2_500_000, "fetch-", FETCHED),
+        (2_500_000, "early-", early),
+    ] {
+        let mut mesh = started(options);
         let content = mesh.chance.bytes(size);
         let armed =
             |mesh: &Mesh, server: usize| mesh.servers[server].store.rot.lock().expect("no panic").is_some();
-        *mesh.servers[1].store.rot.lock().expect("no panic") = Some("fetch-");
+        *mesh.servers[1].store.rot.lock().expect("no panic") = Some(staged);
         register(&mut mesh, "s1", "os/base.img", &content);
         mesh.converge(MINUTE);
         assert!(!armed(&mesh, 1), "nothing rotted");

@@ -60,11 +60,14 @@ pub(crate) struct Options {
     pub(crate) gateway: bool,
     /// Whether the trace is kept.
     pub(crate) traced: bool,
+    /// Uploads from this size on are sent on while they arrive.
+    pub(crate) relay_bytes_min: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { servers: 3, cycle: Duration::from_secs(300), gateway: true, traced: false }
+        let cycle = Duration::from_secs(300);
+        Self { servers: 3, cycle, gateway: true, traced: false, relay_bytes_min: 1 << 20 }
     }
 }
 
@@ -136,7 +139,7 @@ impl Mesh {
             down: Vec::new(),
         };
         for number in 1..=options.servers {
-            mesh.add_server(number, &registry, options.cycle);
+            mesh.add_server(number, &registry, options);
         }
         if options.gateway {
             mesh.add_gateway();
@@ -148,7 +151,8 @@ impl Mesh {
         Net { trace: self.trace.clone(), ..Net::default() }
     }
 
-    fn add_server(&mut self, number: usize, registry: &MemoryRegistry, cycle: Duration) {
+    fn add_server(&mut self, number: usize, registry: &MemoryRegistry, options: Options) {
+        let Options { cycle, relay_bytes_min, .. } = options;
         let name = format!("s{number}");
         let id: ServerId = name.parse().expect("a DNS label");
         let chance = |part: &str| Chance::new(self.seed, &format!("{name} {part}"));
@@ -172,7 +176,7 @@ impl Mesh {
             advertise: uri(&name),
             timeguard: String::new(),
             reconcile_every: cycle,
-            relay_bytes_min: 1 << 20,
+            relay_bytes_min,
         };
         self.sockets.insert(name.clone(), Arc::clone(&server.net.sockets));
         self.sim.host(name.as_str(), move || {

@@ -201,6 +201,13 @@ impl ContentService for Echo {
     ) -> tonic::Result<Response<Self::ReadContentStream>> {
         Ok(Response::new(Box::pin(stream::empty())))
     }
+
+    async fn write_content(
+        &self,
+        _: Request<Streaming<WriteContentRequest>>,
+    ) -> tonic::Result<Response<WriteContentResponse>> {
+        Ok(Response::new(WriteContentResponse::default()))
+    }
 }
 
 fn wire(position: Position) -> shared::Position {

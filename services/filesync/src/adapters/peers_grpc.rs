@@ -6,8 +6,8 @@ use lockstep_chassis::{Channel, Channels, Lane, status};
 use lockstep_model::{Digest, Fault as _, Identity, Reason, UploadId};
 use lockstep_proto::filesync::v1::{
     ContentChunk, ContentRange, LocateContentRequest, ReadContentRequest, ReadContentResponse,
-    StageContentRequest, StageDigest, StageHeader, content_service_client::ContentServiceClient,
-    read_content_response, stage_content_request,
+    WriteContentDigest, WriteContentHeader, WriteContentRequest,
+    content_service_client::ContentServiceClient, read_content_response, write_content_request,
 };
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, once, wrappers::ReceiverStream};
@@ -81,18 +81,18 @@ impl Peers for GrpcPeers {
         size_bytes: u64,
         parts: mpsc::Receiver<EarlyPart>,
     ) -> Result<(), PeerError> {
-        let header = StageHeader { upload_id: upload.to_string(), size_bytes: signed(size_bytes) };
+        let header = WriteContentHeader { upload_id: upload.to_string(), size_bytes: signed(size_bytes) };
         let parts = ReceiverStream::new(parts).map(|part| match part {
             EarlyPart::Chunk { offset, data } => {
-                stage_content_request::Part::Chunk(ContentChunk { offset_bytes: signed(offset), data })
+                write_content_request::Part::Chunk(ContentChunk { offset_bytes: signed(offset), data })
             }
             EarlyPart::Digest(digest) => {
-                stage_content_request::Part::Digest(StageDigest { digest: digest.to_string() })
+                write_content_request::Part::Digest(WriteContentDigest { digest: digest.to_string() })
             }
         });
-        let all = once(stage_content_request::Part::Header(header)).chain(parts);
-        let all = all.map(|part| StageContentRequest { part: Some(part) });
-        self.client(peer, Lane::Bulk(2)).stage_content(all).await.map_err(|status| failed(peer, &status))?;
+        let all = once(write_content_request::Part::Header(header)).chain(parts);
+        let all = all.map(|part| WriteContentRequest { part: Some(part) });
+        self.client(peer, Lane::Bulk(2)).write_content(all).await.map_err(|status| failed(peer, &status))?;
         Ok(())
     }
 }

@@ -93,6 +93,16 @@ pub enum FileError {
         /// The server.
         server: ServerId,
     },
+    /// The bytes of an upload are not those that were received any more.
+    #[error(
+        "the bytes of the upload {upload} changed in the staging area of server {server}; send them again"
+    )]
+    UploadChanged {
+        /// The upload.
+        upload: UploadId,
+        /// The server.
+        server: ServerId,
+    },
     /// The bytes of an upload that another server sends on are not the ones it says.
     #[error("the bytes sent on of the upload {upload} have the digest {actual}, not {declared}")]
     NotTheContent {
@@ -223,9 +233,10 @@ impl Fault for FileError {
             Self::LooseFile { .. } => Reason::LooseFileExists,
             Self::RevisionChanged { .. } => Reason::RevisionChanged,
             Self::RequestReused { .. } => Reason::RequestIdReused,
-            Self::DigestMismatch { .. } | Self::StagingChanged { .. } | Self::NotTheContent { .. } => {
-                Reason::ContentDigestMismatch
-            }
+            Self::DigestMismatch { .. }
+            | Self::UploadChanged { .. }
+            | Self::StagingChanged { .. }
+            | Self::NotTheContent { .. } => Reason::ContentDigestMismatch,
             Self::OffsetMismatch { .. } | Self::Incomplete { .. } => Reason::OffsetMismatch,
             Self::Stalled { .. } => Reason::DeadlineExpired,
             Self::TooLarge { .. } => Reason::SizeLimitExceeded,
@@ -245,7 +256,7 @@ impl Fault for FileError {
     fn metadata(&self) -> Metadata {
         match self {
             Self::NotFound { path } => vec![("path", path.to_string())],
-            Self::UploadNotFound { upload, server } => {
+            Self::UploadNotFound { upload, server } | Self::UploadChanged { upload, server } => {
                 vec![("upload_id", upload.to_string()), ("server_id", server.to_string())]
             }
             Self::Exists { path, revision, digest, origin } => vec![

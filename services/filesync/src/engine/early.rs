@@ -111,6 +111,8 @@ impl<P: Ports> Engine<P> {
             let mut known = early.known();
             known.arriving.remove(&name);
             match &mut result {
+                // It was fetched in the ordinary way meanwhile.
+                Ok((digest, _)) if self.inner.board.find(digest).is_some() => Some(name),
                 Ok((digest, checked)) => {
                     let checked = (checked.0, std::mem::take(&mut checked.1));
                     let copy = (EarlyCopy { name, checked }, Instant::now());

@@ -18,7 +18,7 @@ use crate::{
         held::{StagedName, Stat},
         tree::Groups,
     },
-    ports::{Algorithms, Place, Ports, Store as _, Upload, Write},
+    ports::{Algorithms, Place, Ports, Store as _, StoreError, Upload, Write},
 };
 
 /// The largest content: 64 GiB.
@@ -255,7 +255,12 @@ impl<P: Ports> Engine<P> {
         let committed_bytes = file.end();
         let lost = |error| {
             self.rest(&upload, State::Resting { committed_bytes: 0, hasher: None });
-            Err(self.disk(error))
+            Err(match error {
+                StoreError::Changed { .. } => {
+                    FileError::UploadChanged { upload: upload.id, server: self.server().clone() }
+                }
+                error => self.disk(error),
+            })
         };
         let hasher = match hasher {
             Some(hasher) if committed_bytes == upload.size_bytes => hasher,

@@ -6,8 +6,8 @@ use lockstep_chassis::{Failure, Fields, OrStatus as _, caller, watch::BoxStream}
 use lockstep_model::{Digest, Identity, ServerId, UploadId};
 use lockstep_proto::filesync::v1::{
     ContentChunk, ContentFailure, ContentHeader, GroupHashes, LocateContentRequest, LocateContentResponse,
-    ReadContentRequest, ReadContentResponse, StageContentRequest, StageContentResponse, StageHeader,
-    content_service_server::ContentService, read_content_response::Part, stage_content_request,
+    ReadContentRequest, ReadContentResponse, WriteContentHeader, WriteContentRequest, WriteContentResponse,
+    content_service_server::ContentService, read_content_response::Part, write_content_request,
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
@@ -110,14 +110,14 @@ impl<P: Ports> ContentService for Contents<P> {
         Ok(Response::new(Box::pin(answers.map(|answer| Ok(answer_into_wire(answer))))))
     }
 
-    async fn stage_content(
+    async fn write_content(
         &self,
-        request: Request<Streaming<StageContentRequest>>,
-    ) -> tonic::Result<Response<StageContentResponse>> {
+        request: Request<Streaming<WriteContentRequest>>,
+    ) -> tonic::Result<Response<WriteContentResponse>> {
         let origin = origin(&caller(&request).principal)?;
         let mut wire = request.into_inner();
         let header = match wire.next().await.transpose()?.and_then(|message| message.part) {
-            Some(stage_content_request::Part::Header(header)) => Some(header),
+            Some(write_content_request::Part::Header(header)) => Some(header),
             _ => None,
         };
         let (upload, size_bytes) = header_from_wire(header)?;
@@ -132,7 +132,7 @@ impl<P: Ports> ContentService for Contents<P> {
         let (received, digest) = staged.await.or_status()?;
         let digest = digest.or_status();
         received?;
-        Ok(Response::new(StageContentResponse { digest: digest?.to_string() }))
+        Ok(Response::new(WriteContentResponse { digest: digest?.to_string() }))
     }
 }
 
@@ -144,7 +144,7 @@ fn origin(principal: &Identity) -> tonic::Result<ServerId> {
     }
 }
 
-fn header_from_wire(header: Option<StageHeader>) -> tonic::Result<(UploadId, u64)> {
+fn header_from_wire(header: Option<WriteContentHeader>) -> tonic::Result<(UploadId, u64)> {
     let mut fields = Fields::of(header.unwrap_or_default());
     let id = fields.parse::<UploadId>("header.upload_id", |header| &header.upload_id);
     let size = u64::try_from(fields.request().size_bytes).ok().filter(|size| *size > GROUP_BYTES);
@@ -157,7 +157,7 @@ fn header_from_wire(header: Option<StageHeader>) -> tonic::Result<(UploadId, u64
 /// Passes parts on until the stream ends or nobody takes them any more.
 async fn receive(
     upload: UploadId,
-    mut wire: Streaming<StageContentRequest>,
+    mut wire: Streaming<WriteContentRequest>,
     parts: mpsc::Sender<EarlyPart>,
 ) -> tonic::Result<()> {
     loop {
@@ -170,16 +170,16 @@ async fn receive(
             next.map_err(|_| FileError::Stalled { upload, seconds: STALL_MAX.as_secs() }).or_status()?;
         let Some(message) = next.transpose()? else { return Ok(()) };
         let part = match message.part {
-            Some(stage_content_request::Part::Chunk(chunk)) if chunk.data.len() <= INLINE_BYTES_MAX => {
+            Some(write_content_request::Part::Chunk(chunk)) if chunk.data.len() <= INLINE_BYTES_MAX => {
                 let offset = u64::try_from(chunk.offset_bytes).unwrap_or(u64::MAX);
                 EarlyPart::Chunk { offset, data: chunk.data }
             }
-            Some(stage_content_request::Part::Digest(digest)) => {
+            Some(write_content_request::Part::Digest(digest)) => {
                 let mut fields = Fields::of(digest);
                 let digest = fields.parse::<Digest>("digest.digest", |digest| &digest.digest);
                 EarlyPart::Digest(fields.finish(digest)?)
             }
-            Some(stage_content_request::Part::Chunk(_)) => {
+            Some(write_content_request::Part::Chunk(_)) => {
                 return Err(violation("chunk.data", "may have at most 1 MiB"));
             }
             _ => return Err(violation("part", "must be a chunk or the digest after the header")),

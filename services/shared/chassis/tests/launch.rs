@@ -21,6 +21,7 @@ use lockstep_model::{
 };
 use lockstep_proto::filesync::v1::{
     LocateContentRequest, LocateContentResponse, ReadContentRequest, ReadContentResponse,
+    WriteContentRequest, WriteContentResponse,
     content_service_client::ContentServiceClient,
     content_service_server::{ContentService, ContentServiceServer},
 };
@@ -139,6 +140,13 @@ impl ContentService for Content {
         let failure =
             lockstep_chassis::Failure::new(lockstep_model::Reason::ContentNotFound, "nothing is here");
         Err(lockstep_chassis::status::of(&failure))
+    }
+
+    async fn write_content(
+        &self,
+        _: Request<tonic::Streaming<WriteContentRequest>>,
+    ) -> tonic::Result<Response<WriteContentResponse>> {
+        Ok(Response::new(WriteContentResponse::default()))
     }
 }
 

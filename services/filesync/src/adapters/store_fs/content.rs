@@ -128,9 +128,8 @@ pub(super) fn read_at(base: impl AsFd, path: &str, offset: u64, length: usize) -
     let mut buffer = Vec::with_capacity(length);
     while buffer.len() < length {
         let at = offset + buffer.len() as u64;
-        match pread(&file, spare_capacity(&mut buffer), at).map_err(|errno| fault(path, errno))? {
-            0 => break,
-            _ => {}
+        if pread(&file, spare_capacity(&mut buffer), at).map_err(|errno| fault(path, errno))? == 0 {
+            break;
         }
     }
     Ok(Bytes::from(buffer))
