@@ -85,7 +85,11 @@ impl Bench {
 }
 
 fn from_upload(path: &str, upload_id: &str) -> NewFile {
-    NewFile { path: path.to_owned(), source: Some(Source::UploadId(upload_id.to_owned())), digests: None }
+    NewFile {
+        path: path.to_owned(),
+        source: Some(Source::UploadId(upload_id.to_owned())),
+        ..NewFile::default()
+    }
 }
 
 const WRONG: char = '0';
@@ -270,7 +274,11 @@ async fn requests(bench: &mut Bench) {
     let answer = register(None, "").await;
     bench.refuses("an empty request", answer, Reason::FieldViolation).await.blames(&["file", "request_id"]);
     let digests = Some(Digests { md5: "short".to_owned(), ..Digests::default() });
-    let answer = register(Some(NewFile { path: "a/../b".to_owned(), source: None, digests }), "").await;
+    let answer = register(
+        Some(NewFile { path: "a/../b".to_owned(), source: None, digests, ..NewFile::default() }),
+        "",
+    )
+    .await;
     let refusal = bench.refuses("all of it wrong", answer, Reason::FieldViolation).await;
     refusal.blames(&["file.path", "file", "file.digests.md5", "request_id"]);
 

@@ -386,7 +386,11 @@ async fn content_that_rotted_is_given_to_nobody() {
     let parts = std::iter::once(header(&id, large.len(), 0)).chain(parts).collect();
     caller.upload("s1", parts).await.expect("uploaded");
     let source = Some(lockstep_proto::filesync::v1::new_file::Source::UploadId(id));
-    let file = lockstep_proto::filesync::v1::NewFile { path: "large".to_owned(), source, digests: None };
+    let file = lockstep_proto::filesync::v1::NewFile {
+        path: "large".to_owned(),
+        source,
+        ..lockstep_proto::filesync::v1::NewFile::default()
+    };
     caller.register_as("s1", &uuid(), file).await.expect("registered");
     for path in ["small", "large"] {
         mesh.in_sync(path).await;
@@ -449,7 +453,11 @@ async fn bytes_that_change_while_they_are_read_are_refused() {
         caller.upload("s1", vec![header(&id, content.len(), 0), chunk(0, &content)]).await.expect("uploaded");
         let place = mesh.root("s1").join(format!(".lockstep/staging/upload-{id}"));
         let source = Some(lockstep_proto::filesync::v1::new_file::Source::UploadId(id));
-        let file = lockstep_proto::filesync::v1::NewFile { path: path.clone(), source, digests: None };
+        let file = lockstep_proto::filesync::v1::NewFile {
+            path: path.clone(),
+            source,
+            ..lockstep_proto::filesync::v1::NewFile::default()
+        };
         let stop = Arc::new(AtomicBool::new(false));
         // The same bytes again and again: only the times of the file show that somebody wrote.
         let writer = tokio::task::spawn_blocking({

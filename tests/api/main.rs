@@ -3,7 +3,9 @@
 mod bad_input;
 mod bad_state;
 mod calls;
+mod changes;
 mod early;
+
 mod matrix;
 mod mesh;
 mod names;

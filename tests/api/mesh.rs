@@ -539,7 +539,7 @@ pub(crate) fn uuid() -> String {
 
 pub(crate) fn new_file(path: &str, content: &[u8]) -> NewFile {
     let source = Some(Source::Content(Bytes::copy_from_slice(content)));
-    NewFile { path: path.to_owned(), source, digests: None }
+    NewFile { path: path.to_owned(), source, ..NewFile::default() }
 }
 
 pub(crate) fn header(upload_id: &str, size_bytes: usize, offset_bytes: usize) -> WriteUploadRequest {

@@ -9,12 +9,14 @@ use bytes::Bytes;
 use futures::future::join;
 use lockstep_chassis::SERVER_KEY;
 use lockstep_model::Reason;
+use lockstep_proto::filesync::v1::{DeleteDirectoryRequest, MoveDirectoryRequest, MoveFileRequest};
 use lockstep_tests::names::{self, Case, Outcome};
 use rustix::fs::{Mode, OFlags, openat};
+use tonic::Status;
 
 use crate::{
     calls::call,
-    mesh::{Caller, Mesh, eventually, uuid},
+    mesh::{Caller, Mesh, eventually, on, uuid},
     refusal::refused,
 };
 
@@ -47,13 +49,45 @@ async fn is_stored_exactly(mesh: &Mesh, caller: &Caller, case: &Case) {
         on_disk(mesh, "s2", &case.name).is_ok_and(|found| found == content.as_bytes())
     })
     .await;
-    caller.delete("s2", text, file.revision).await.unwrap_or_else(|told| panic!("{case}: {told:?}"));
+    let plain = format!("plain-{}", case.line);
+    let mut at = file;
+    // Moved away and back again: the name is stored exactly by a move, too.
+    for (from, to) in [(text, plain.as_str()), (plain.as_str(), text)] {
+        let (path, new_path, request_id) = (from.to_owned(), to.to_owned(), uuid());
+        let request = MoveFileRequest { path, new_path, expected_revision: at.revision, request_id };
+        let moved = caller.files().move_file(on("s2", request)).await;
+        let moved = moved.unwrap_or_else(|told| panic!("{case}: {told:?}"));
+        at = moved.into_inner().file.expect("a file");
+    }
+    eventually(&format!("{case} is back on s1"), async || {
+        on_disk(mesh, "s1", &case.name).is_ok_and(|found| found == content.as_bytes())
+    })
+    .await;
+    caller.delete("s2", text, at.revision).await.unwrap_or_else(|told| panic!("{case}: {told:?}"));
     for server in ["s1", "s2"] {
         eventually(&format!("{case} is gone from {server}"), async || {
             std::fs::read_dir(mesh.transfer(server)).expect("a directory").next().is_none()
         })
         .await;
     }
+}
+
+async fn move_file(caller: &Caller, path: &str, new_path: &str) -> Result<(), Status> {
+    let (path, new_path, request_id) = (path.to_owned(), new_path.to_owned(), uuid());
+    let request = MoveFileRequest { path, new_path, expected_revision: 1, request_id };
+    caller.files().move_file(on("s2", request)).await.map(drop)
+}
+
+async fn move_directory(caller: &Caller, path: &str, new_path: &str) -> Result<(), Status> {
+    let (path, new_path) = (path.to_owned(), new_path.to_owned());
+    let request = MoveDirectoryRequest { path, new_path, dry_run: true, ..MoveDirectoryRequest::default() };
+    caller.files().move_directory(on("s2", request)).await.map(drop)
+}
+
+async fn delete_directory(caller: &Caller, path: &str) -> Result<(), Status> {
+    let request =
+        DeleteDirectoryRequest { path: path.to_owned(), dry_run: true, ..DeleteDirectoryRequest::default() };
+    caller.files().delete_directory(on("s2", request)).await.map(drop)
 }
 
 /// Refused by every RPC that takes a path, with the rule.
@@ -64,6 +98,11 @@ async fn is_refused(caller: &Caller, case: &Case, rule: &str) {
         ("RegisterFile", caller.register("s1", text, b"x").await.map(drop), "file.path"),
         ("GetFile", caller.get(text).await.map(drop), "path"),
         ("DeleteFile", caller.delete("s2", text, 1).await.map(drop), "path"),
+        ("MoveFile", move_file(caller, text, "x").await, "path"),
+        ("MoveFile", move_file(caller, "x", text).await, "new_path"),
+        ("MoveDirectory", move_directory(caller, text, "x").await, "path"),
+        ("MoveDirectory", move_directory(caller, "x", text).await, "new_path"),
+        ("DeleteDirectory", delete_directory(caller, text).await, "path"),
     ] {
         let refusal = refused(&format!("{method} {what}"), answer, Reason::PathInvalid).blames(&[field]);
         let (_, description) = &refusal.fields()[0];
@@ -83,7 +122,9 @@ fn named(name: &[u8]) -> Vec<u8> {
 async fn is_no_text(caller: &Caller, case: &Case) {
     // The first field of the first field, or the first field.
     let (register, alone) = (named(&named(&case.name)), named(&case.name));
-    for (method, message) in [("RegisterFile", register), ("GetFile", alone.clone()), ("DeleteFile", alone)] {
+    let others = ["GetFile", "DeleteFile", "MoveFile", "MoveDirectory", "DeleteDirectory"];
+    let others = others.map(|method| (method, alone.clone()));
+    for (method, message) in [("RegisterFile", register)].into_iter().chain(others) {
         let answer = call(
             &caller.channel,
             &format!("{FILES}/{method}"),

@@ -92,7 +92,7 @@ async fn a_change_repeated_at_once_happens_once() {
     let (upload, id, before) = (uuid(), uuid(), head(&mesh).await);
     caller.upload("s1", vec![header(&upload, 3, 0), chunk(0, b"abc")]).await.expect("uploaded");
     let from_upload =
-        NewFile { path: "uploaded".to_owned(), source: Some(Source::UploadId(upload)), digests: None };
+        NewFile { path: "uploaded".to_owned(), source: Some(Source::UploadId(upload)), ..NewFile::default() };
     let answers = (0..TIMES).map(|_| caller.register_as("s1", &id, from_upload.clone()));
     one("RegisterFile of an upload", join_all(answers).await);
     assert_eq!(head(&mesh).await, before + 1, "one revision");
@@ -121,7 +121,8 @@ async fn a_change_repeated_later_gives_the_first_answer() {
     let files = register_all(&caller, "s1", &both, &many).await.expect("registered");
     let upload = uuid();
     caller.upload("s1", vec![header(&upload, 3, 0), chunk(0, b"abc")]).await.expect("uploaded");
-    let from_upload = NewFile { path: "u".to_owned(), source: Some(Source::UploadId(upload)), digests: None };
+    let from_upload =
+        NewFile { path: "u".to_owned(), source: Some(Source::UploadId(upload)), ..NewFile::default() };
     let of_upload = uuid();
     let uploaded = caller.register_as("s1", &of_upload, from_upload.clone()).await.expect("registered");
 

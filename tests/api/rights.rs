@@ -134,6 +134,27 @@ fn effective(rpc: &Rpc, existing: &filesync::File) -> Vec<Bytes> {
             let (path, expected_revision) = (existing.path.clone(), existing.revision);
             vec![bytes(&filesync::DeleteFileRequest { path, expected_revision, request_id: uuid() })]
         }
+        "MoveFile" => {
+            let (path, expected_revision) = ("right/moving".to_owned(), existing.revision + 1);
+            let new_path = "right/moved".to_owned();
+            vec![bytes(&filesync::MoveFileRequest { path, new_path, expected_revision, request_id: uuid() })]
+        }
+        "MoveDirectory" => vec![bytes(&filesync::MoveDirectoryRequest {
+            path: "right/directory".to_owned(),
+            new_path: "right/doomed".to_owned(),
+            expected_file_count: 1,
+            expected_revision: existing.revision + 2,
+            dry_run: false,
+            request_id: uuid(),
+        })],
+        "DeleteDirectory" => vec![bytes(&filesync::DeleteDirectoryRequest {
+            path: "right/going".to_owned(),
+            expected_file_count: 1,
+            expected_revision: existing.revision + 3,
+            dry_run: false,
+            request_id: uuid(),
+        })],
+        "GetUpload" => vec![bytes(&filesync::GetUploadRequest { upload_id: uuid() })],
         "WriteUpload" => vec![bytes(&header(&uuid(), 8, 0)), bytes(&chunk(0, b"unwanted"))],
         "WriteContent" => {
             use filesync::write_content_request::Part;
@@ -231,6 +252,10 @@ async fn every_rpc_checks_every_identity() {
     let mesh = Mesh::new(2).await;
     let existing =
         mesh.operator("local").register("s1", "right/existing", b"wanted").await.expect("registered");
+    for path in ["right/moving", "right/directory/file", "right/going/file"] {
+        mesh.operator("local").register("s1", path, b"wanted").await.expect("registered");
+        mesh.in_sync(path).await;
+    }
     mesh.in_sync("right/existing").await;
     let before = mesh.footprint().await;
     let rpcs = rpcs();

@@ -3,7 +3,9 @@
 use std::{fs, time::Duration};
 
 use lockstep_model::{Digest, Reason};
-use lockstep_proto::filesync::v1::{NewFile, WriteUploadRequest, new_file::Source};
+use lockstep_proto::filesync::v1::{
+    GetUploadRequest, GetUploadResponse, NewFile, WriteUploadRequest, new_file::Source,
+};
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 
@@ -63,9 +65,33 @@ async fn committed(caller: &Caller, id: &str, size: usize) -> usize {
     refusal.value("expected_offset").parse().expect("a number")
 }
 
+/// Where the upload stands, as the server tells.
+async fn stands(caller: &Caller, id: &str) -> Result<GetUploadResponse, tonic::Status> {
+    let request = GetUploadRequest { upload_id: id.to_owned() };
+    Ok(caller.uploads().get_upload(on("s1", request)).await?.into_inner())
+}
+
+/// I1: bytes that were written and never synced do not count after a restart, however many there are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_were_not_synced_are_sent_again() {
+    let mut mesh = Mesh::new(1).await;
+    let (content, id) = (content(), uuid());
+    mesh.operator("publisher").upload("s1", parts(&id, &content, 0, MIB)).await.expect("begun");
+    mesh.servers["s1"].stop().await;
+    // What a power cut may leave: a longer file whose end was never written.
+    let place = mesh.root("s1").join(format!(".lockstep/staging/upload-{id}"));
+    fs::OpenOptions::new().write(true).open(place).expect("there").set_len(2 * MIB as u64).expect("longer");
+    mesh.restart("s1").await;
+    mesh.ready().await;
+    let caller = mesh.operator("publisher");
+    assert_eq!(stands(&caller, &id).await.expect("known").committed_bytes, MIB as i64);
+    caller.upload("s1", parts(&id, &content, MIB, content.len())).await.expect("continued");
+    registered(&mesh, &caller, "whole", &id, &content).await;
+}
+
 async fn registered(mesh: &Mesh, caller: &Caller, path: &str, id: &str, content: &[u8]) {
     let source = Some(Source::UploadId(id.to_owned()));
-    let file = NewFile { path: path.to_owned(), source, digests: None };
+    let file = NewFile { path: path.to_owned(), source, ..NewFile::default() };
     let file = caller.register_as("s1", &uuid(), file).await.expect("registered");
     assert_eq!((file.digest, file.size_bytes), (Digest::of(content).to_string(), content.len() as i64));
     assert_eq!(fs::read(mesh.transfer("s1").join(path)).expect("there"), content);
@@ -92,6 +118,13 @@ async fn an_interrupted_upload_goes_on_where_it_stands() {
     mesh.restart("s1").await;
     mesh.ready().await;
     let caller = mesh.operator("publisher");
+    let far = stands(&caller, &id).await.expect("known after a restart");
+    assert_eq!((far.committed_bytes, far.size_bytes), (MIB as i64 + 100, content.len() as i64));
+    assert!(far.digest.is_empty() && far.md5.is_empty(), "not complete");
+    let foreign = stands(&mesh.operator("operator"), &id).await;
+    refused("somebody else's", foreign, Reason::UploadNotFound).with(&["upload_id", "server_id"]);
+    refused("unknown", stands(&caller, &uuid()).await, Reason::UploadNotFound);
+    refused("no id", stands(&caller, "x").await, Reason::FieldViolation).blames(&["upload_id"]);
     assert_eq!(committed(&caller, &id, content.len()).await, MIB + 100);
     break_off(&mesh, &caller, &id, parts(&id, &content, MIB + 100, 2 * MIB), 2 * MIB).await;
     let at = committed(&caller, &id, content.len()).await;
@@ -99,6 +132,11 @@ async fn an_interrupted_upload_goes_on_where_it_stands() {
     let answer = caller.upload("s1", parts(&id, &content, at, content.len())).await.expect("completed");
     assert_eq!(answer.committed_bytes, content.len() as i64);
     assert_eq!(answer.digest, Digest::of(&content).to_string());
+    let far = stands(&caller, &id).await.expect("complete");
+    assert_eq!(
+        (far.committed_bytes, &far.digest, &far.md5),
+        (answer.committed_bytes, &answer.digest, &answer.md5)
+    );
     // Asked again at its end, it says so again.
     let again = caller.upload("s1", vec![header(&id, content.len(), content.len())]).await.expect("complete");
     assert_eq!(again, answer);

@@ -1,13 +1,18 @@
-//! kill -9 at every fail point: before and after each step of register, fetch and delete, in every kind of process.
+//! kill -9 at every fail point: before and after each step of register, replace, move, fetch and delete, in every kind of
+//! process.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use lockstep_proto::filesync::v1::{GetFileRequest, WatchReplicasRequest};
+use lockstep_proto::filesync::v1::{GetFileRequest, MoveFileRequest, WatchReplicasRequest};
 use lockstep_tests::harness::{
     Installation, Ledger, Monitor, Options, addressed, content, registration, wait,
 };
@@ -30,6 +35,10 @@ enum Work {
     Register,
     /// The command line registers a file of this size on s1.
     Upload(usize),
+    /// A file that is everywhere is replaced on s1, while its bytes are read on every server.
+    Replace,
+    /// A file that is everywhere gets another path on s1, while its bytes are read on every server.
+    Move,
     /// A file that is everywhere is deleted on s1.
     Delete,
 }
@@ -60,6 +69,23 @@ const AT_THE_ORIGIN: &[Case] = &[
     case("filesync.register.committed", S1, Work::Register),
     case("filesync.register.published", S1, Work::Register),
     case("filesync.register.held", S1, Work::Register),
+    case("filesync.register.staged", S1, Work::Replace),
+    case("filesync.register.intended", S1, Work::Replace),
+    case("registry.commit.before", S1, Work::Replace),
+    case("registry.commit.inside", S1, Work::Replace),
+    case("registry.commit.after", S1, Work::Replace),
+    case("filesync.register.committed", S1, Work::Replace),
+    case("filesync.exchange.intended", S1, Work::Replace),
+    case("filesync.register.published", S1, Work::Replace),
+    case("filesync.register.held", S1, Work::Replace),
+    case("filesync.exchange.settled", S1, Work::Replace),
+    case("registry.commit.before", S1, Work::Move),
+    case("registry.commit.inside", S1, Work::Move),
+    case("registry.commit.after", S1, Work::Move),
+    case("filesync.move.committed", S1, Work::Move),
+    case("filesync.move.renamed", S1, Work::Move),
+    case("filesync.move.held", S1, Work::Move),
+    case("filesync.upload.journaled", S1, Work::Upload(JOURNALED)),
     case("filesync.upload.synced", S1, Work::Upload(LARGE)),
     case("filesync.register.staged", S1, Work::Upload(LARGE)),
     case("filesync.register.intended", S1, Work::Upload(LARGE)),
@@ -89,6 +115,17 @@ const ELSEWHERE: &[Case] = &[
     case("filesync.fetch.published", S2, Work::Upload(LARGE)),
     case("filesync.fetch.held", S2, Work::Upload(LARGE)),
     case("filesync.fetch.journaled", S2, Work::Upload(JOURNALED)),
+    case("filesync.fetch.written", S2, Work::Replace),
+    case("filesync.fetch.staged", S2, Work::Replace),
+    case("filesync.exchange.intended", S2, Work::Replace),
+    case("filesync.fetch.published", S2, Work::Replace),
+    case("filesync.fetch.held", S2, Work::Replace),
+    case("filesync.exchange.settled", S2, Work::Replace),
+    case("filesync.move.renamed", S2, Work::Move),
+    case("filesync.move.held", S2, Work::Move),
+    Case { point: "filesync.reconcile.recorded", child: S2, work: Work::Move, nth: 2 },
+    case("gateway.fanout.before", "gateway", Work::Replace),
+    case("gateway.fanout.after", "gateway", Work::Move),
     case("filesync.delete.intended", S2, Work::Delete),
     case("filesync.delete.withdrawn", S2, Work::Delete),
     case("filesync.delete.released", S2, Work::Delete),
@@ -100,8 +137,9 @@ const ELSEWHERE: &[Case] = &[
     case("gateway.fanout.after", "gateway", Work::Delete),
 ];
 
-/// I1, I2, I3, I4, I5, I6, I7, I10, I11, R33: whichever process is killed at whichever step, the repeated request has one
-/// answer, every server ends with the registered bytes and nothing else, and the matrix was right all the time.
+/// I1, I2, I3, I4, I5, I6, I7, I10, I11, R29, R33, R38: whichever process is killed at whichever step, the repeated request has one
+/// answer, every server ends with the registered bytes and nothing else, the matrix was right all the time, and whoever read a
+/// file that was replaced or moved meanwhile saw the old bytes or the new ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_crash_point_recovers() {
     let tested: BTreeSet<&str> = AT_THE_ORIGIN.iter().chain(ELSEWHERE).map(|case| case.point).collect();
@@ -128,9 +166,16 @@ async fn die(cases: &'static [Case]) -> Vec<String> {
     let client = installation.client("publisher");
     let mut ledger = Ledger::default();
     let doomed = |number: usize| format!("doomed/{number}/{SMALL}");
+    let replaced = |number: usize| format!("replaced/{number}/{SMALL}");
+    let moving = |number: usize| format!("moving/{number}/{SMALL}");
     for (number, case) in cases.iter().enumerate() {
-        if case.work == Work::Delete {
-            let path = doomed(number);
+        let path = match case.work {
+            Work::Delete => Some(doomed(number)),
+            Work::Replace => Some(replaced(number)),
+            Work::Move => Some(moving(number)),
+            Work::Register | Work::Upload(_) => None,
+        };
+        if let Some(path) = path {
             ledger.register(&client, "s1", &path, content(&path, SMALL)).await.expect("registered");
         }
     }
@@ -144,6 +189,11 @@ async fn die(cases: &'static [Case]) -> Vec<String> {
             Work::Register => register(&installation, &mut ledger, &format!("made/{number}/{SMALL}")).await,
             Work::Upload(size) => {
                 upload(&installation, &mut ledger, &format!("made/{number}/{size}"), size).await
+            }
+            Work::Replace => replace(&installation, &mut ledger, &replaced(number)).await,
+            Work::Move => {
+                monitor.going(&moving(number));
+                relocate(&installation, &mut ledger, &moving(number)).await;
             }
             Work::Delete => {
                 monitor.going(&doomed(number));
@@ -234,6 +284,100 @@ async fn upload(installation: &Installation, ledger: &mut Ledger, path: &str, si
     ledger.note(&answered(path, call).await);
 }
 
+/// What a replaced file has then.
+fn newer(path: &str) -> Vec<u8> {
+    content(&format!("newer {path}"), SMALL)
+}
+
+/// Replaces until there is an answer, and then once more.
+async fn replace(installation: &Installation, ledger: &mut Ledger, path: &str) {
+    let client = installation.client("publisher");
+    let mut request = registration(path, newer(path));
+    request.request_id = format!("replace-{}", request.request_id);
+    if let Some(file) = &mut request.file {
+        file.expected_revision = ledger.live()[path].revision;
+    }
+    let readers = Readers::start(installation, &[path.to_owned()], &[content(path, SMALL), newer(path)]);
+    let call = || async {
+        let answer = client.files().register_file(addressed(request.clone(), "s1")).await;
+        answer.map(|answer| answer.into_inner().file.expect("the contract says so"))
+    };
+    let file = answered(path, call).await;
+    assert_eq!(answered(path, call).await, file, "I11: repeated");
+    ledger.note(&file);
+    installation.in_sync(ledger, STEP_MAX).await;
+    readers.end();
+}
+
+/// Moves until there is an answer, and then once more.
+async fn relocate(installation: &Installation, ledger: &mut Ledger, path: &str) {
+    let client = installation.client("publisher");
+    let new_path = path.replacen("moving", "moved", 1);
+    let request = MoveFileRequest {
+        path: path.to_owned(),
+        new_path: new_path.clone(),
+        expected_revision: ledger.live()[path].revision,
+        request_id: format!("move-{}", path.replace('/', "-")),
+    };
+    let readers = Readers::start(installation, &[path.to_owned(), new_path.clone()], &[content(path, SMALL)]);
+    let call = || async {
+        let answer = client.files().move_file(addressed(request.clone(), "s1")).await;
+        answer.map(|answer| answer.into_inner().file.expect("the contract says so"))
+    };
+    let file = answered(path, call).await;
+    assert_eq!(answered(path, call).await, file, "I11: repeated");
+    ledger.note_deleted(path);
+    ledger.note(&file);
+    installation.in_sync(ledger, STEP_MAX).await;
+    readers.end();
+}
+
+/// Read files of every server over and over, as devices do.
+struct Readers {
+    ended: Arc<AtomicBool>,
+    threads: Vec<std::thread::JoinHandle<usize>>,
+}
+
+impl Readers {
+    /// The file is at one of `paths`, at the first one alone if there is no other, and is one of `contents`.
+    fn start(installation: &Installation, paths: &[String], contents: &[Vec<u8>]) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let read = |server: String| {
+            let places: Vec<PathBuf> =
+                paths.iter().map(|path| installation.transfer(&server).join(path)).collect();
+            let (contents, ended) = (contents.to_vec(), Arc::clone(&ended));
+            std::thread::spawn(move || {
+                let mut count = 0;
+                while !ended.load(Ordering::Relaxed) {
+                    for place in &places {
+                        match fs::read(place) {
+                            Ok(found) => {
+                                assert!(contents.contains(&found), "{}: other bytes", place.display())
+                            }
+                            // Between looking at the one path and the other it may have moved.
+                            Err(_) if places.len() > 1 => {}
+                            Err(error) => panic!("{}: {error}", place.display()),
+                        }
+                        count += 1;
+                    }
+                    std::thread::yield_now();
+                }
+                count
+            })
+        };
+        let threads = installation.servers().into_iter().map(read).collect();
+        Self { ended, threads }
+    }
+
+    /// Fails if one of them saw anything else.
+    fn end(self) {
+        self.ended.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            assert!(thread.join().expect("the old bytes or the new ones") > 0, "nothing was read");
+        }
+    }
+}
+
 /// Deletes until there is an answer, and then once more.
 async fn delete(installation: &Installation, ledger: &mut Ledger, path: &str) {
     let client = installation.client("publisher");
@@ -303,6 +447,11 @@ fn check_registry(installation: &Installation) {
 /// Content belongs to its path, and the last part of a path is its size.
 fn expected(path: &str) -> Option<String> {
     let size = path.rsplit('/').next()?.parse().ok()?;
+    // Two contents in its life: readers look at those.
+    if path.starts_with("replaced/") {
+        return None;
+    }
+    let path = &path.replacen("moved/", "moving/", 1);
     Some(blake3::hash(&content(path, size)).to_hex().to_string())
 }
 

@@ -28,7 +28,7 @@ async fn each_copy_writes_one_line() {
     let file = NewFile {
         path: "one/line.bin".to_owned(),
         source: Some(Source::Content(content("one/line.bin", 777).into())),
-        digests: None,
+        ..NewFile::default()
     };
     let request = RegisterFileRequest { file: Some(file), request_id: "one line".replace(' ', "-") };
     let answer = installation.client("publisher").files().register_file(addressed(request, "s1")).await;
@@ -64,8 +64,11 @@ async fn fan_out_alone_reaches_all_servers() {
         let (client, path) = (client.clone(), format!("many/{:02}/{number:03}.bin", number % 20));
         calls.push(tokio::spawn(async move {
             let bytes = content(&path, 1_024 + number);
-            let file =
-                NewFile { path: path.clone(), source: Some(Source::Content(bytes.into())), digests: None };
+            let file = NewFile {
+                path: path.clone(),
+                source: Some(Source::Content(bytes.into())),
+                ..NewFile::default()
+            };
             let request = RegisterFileRequest { file: Some(file), request_id: path };
             let answer = client.files().register_file(addressed(request, "s1")).await;
             let file = answer.expect("registered").into_inner().file.expect("the contract says so");
@@ -146,7 +149,7 @@ async fn without_a_gateway_the_cycle_does_the_work() {
         let file = NewFile {
             path: path.clone(),
             source: Some(Source::Content(content(&path, 4_096).into())),
-            digests: None,
+            ..NewFile::default()
         };
         let request = RegisterFileRequest { file: Some(file), request_id: path };
         let answer = client.files_at("s1.filesync").register_file(request).await.expect("registered");

@@ -13,3 +13,4 @@ mod fanout;
 mod flips;
 mod trace;
 mod up;
+mod uploads;

@@ -9,7 +9,7 @@ use crate::{
     mesh::{Mesh, Options},
     seeds,
     witness::Testimony,
-    work::{DELETIONS, REGISTRATIONS, Work},
+    work::{DELETIONS, DIRECTORIES, IN_DIRECTORY, MOVES, REGISTRATIONS, REPLACEMENTS, Work},
 };
 
 /// The pauses of those who work are up to so many milliseconds.
@@ -40,7 +40,10 @@ fn world(seed: u64, traced: bool) -> Vec<String> {
         (work.busy() > 0).then(|| format!("{} are busy", work.busy()))
     });
     let done = work.end();
-    assert_eq!((done.registered, done.deleted), (REGISTRATIONS, DELETIONS), "{about}");
+    let in_directories = DIRECTORIES * IN_DIRECTORY;
+    assert_eq!((done.registered, done.deleted), (REGISTRATIONS + in_directories, DELETIONS), "{about}");
+    let changed = (done.replaced, done.moved, done.directories);
+    assert_eq!(changed, (REPLACEMENTS, MOVES, DIRECTORIES), "{about}");
     assert_eq!(done.won, Work::contested(), "R37, {about}: a contested path has one owner");
 
     mesh.heal();

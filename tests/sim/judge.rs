@@ -194,10 +194,15 @@ impl Judge {
     /// I10: what is held is there, unless it is just leaving.
     fn check_held(&self, loaded: &Loaded, on_disk: &BTreeMap<FilePath, Digest>) -> Result<(), String> {
         for (path, held) in &loaded.held {
-            let leaving = loaded
-                .intents
-                .iter()
-                .any(|(_, intent)| matches!(intent, Intent::Delete { path: leaving, .. } if leaving == path));
+            let leaving = loaded.intents.iter().any(|(_, intent)| match intent {
+                Intent::Delete { path: leaving, .. } => leaving == path,
+                Intent::Exchange { wanted, .. } => wanted.path == *path,
+                Intent::Register { .. } => false,
+            });
+            // A file that moves is renamed before the position passes that.
+            let position = loaded.position.map_or(Revision::ZERO, |position| position.revision);
+            let past = self.history.get(path).into_iter().flatten();
+            let leaving = leaving || past.clone().any(|(at, digest)| *at > position && digest.is_none());
             if on_disk.get(path) != Some(&held.digest) && !leaving {
                 return Err(format!(
                     "I10: {path} is held at {}, on the disk is {:?}",
@@ -219,16 +224,23 @@ impl Judge {
         on_disk: Option<&Digest>,
     ) -> Result<(), String> {
         let is_ahead = |digest: &Digest| ahead.iter().any(|(_, registered)| *registered == Some(*digest));
+        let is_missing = |revision: &Revision| {
+            loaded.missing.iter().any(|m| m.wanted.path == *path && m.wanted.revision == *revision)
+        };
         match (passed.last().map(|(revision, digest)| (revision, *digest)), on_disk) {
             (Some((_, Some(wanted))), Some(found)) if wanted == *found => Ok(()),
             (Some((_, Some(_))) | Some((_, None)) | None, Some(found)) if is_ahead(found) => Ok(()),
             (Some((_, None)), Some(_)) => Err(format!("I3: {path} was deleted and is there")),
             (None, Some(_)) => Err(format!("I7: {path} is there and was never registered")),
+            // R29: the bytes that are replaced stay until the new ones come.
+            (Some((revision, Some(_))), Some(found))
+                if is_missing(revision) && passed.iter().any(|(_, older)| *older == Some(*found)) =>
+            {
+                Ok(())
+            }
             (Some((_, Some(_))), Some(found)) => Err(format!("I2: {path} has {found}")),
             (Some((revision, Some(_))), None) => {
-                let missing =
-                    loaded.missing.iter().any(|m| m.wanted.path == *path && m.wanted.revision == *revision);
-                if missing || !ahead.is_empty() {
+                if is_missing(revision) || !ahead.is_empty() {
                     return Ok(());
                 }
                 Err(format!("I4: {path} is neither there nor an exception"))

@@ -11,9 +11,9 @@ use lockstep_chassis::{Channel, Channels, Failure, Lane, SERVER_KEY, status};
 use lockstep_model::{Digest, FilePath, Identity, Reason, Revision, clock::Entropy as _};
 use lockstep_proto::{
     filesync::v1::{
-        DeleteFileRequest, File, NewFile, ReconcileRequest, RegisterFilesRequest, UploadChunk, UploadHeader,
-        WatchReplicasRequest, WatchReplicasResponse, WriteUploadRequest,
-        file_service_client::FileServiceClient, new_file::Source,
+        DeleteDirectoryRequest, DeleteFileRequest, File, MoveDirectoryRequest, MoveFileRequest, NewFile,
+        ReconcileRequest, RegisterFilesRequest, UploadChunk, UploadHeader, WatchReplicasRequest,
+        WatchReplicasResponse, WriteUploadRequest, file_service_client::FileServiceClient, new_file::Source,
         replica_service_client::ReplicaServiceClient, upload_service_client::UploadServiceClient,
         write_upload_request::Part,
     },
@@ -120,7 +120,7 @@ impl Operator {
                 // Another upload is another request: only what travels inside the call is repeated under one name.
                 let large = files.iter().any(|file| file.content.len() > INLINE_BYTES_MAX);
                 let request_id = if large { format!("{name}-{attempt}") } else { name.clone() };
-                match self.try_register(server, request_id, files).await {
+                match self.try_register(server, request_id, files, 0).await {
                     // An earlier try whose answer was lost.
                     Err(failure) if failure.reason == Reason::FileExists && files.len() == 1 => {
                         ours(&files[0], &failure).map(|file| vec![file]).ok_or(failure)
@@ -138,11 +138,131 @@ impl Operator {
         Ok(registered)
     }
 
+    /// Replaces a file that was seen at a revision.
+    pub(crate) async fn replace(&self, servers: &[String], file: &New, seen: i64) -> Result<File, Failure> {
+        let name = self.chance.uuid().to_string();
+        let digest = Digest::of(&file.content);
+        self.book.ledger().registrations_asked.insert((file.key(), digest));
+        let replaced = self
+            .insist(servers, async |server, attempt| {
+                let large = file.content.len() > INLINE_BYTES_MAX;
+                let request_id = if large { format!("{name}-{attempt}") } else { name.clone() };
+                match self.try_register(server, request_id, std::slice::from_ref(file), seen).await {
+                    // An earlier try whose answer was lost.
+                    Err(failure) if failure.reason == Reason::RevisionChanged => {
+                        ours(file, &failure).map(|file| vec![file]).ok_or(failure)
+                    }
+                    other => other,
+                }
+            })
+            .await?;
+        let file = replaced.into_iter().next().expect("one file");
+        self.book.ledger().registered.insert((
+            file.path.parse().expect("a path"),
+            revision(file.revision),
+            digest,
+        ));
+        Ok(file)
+    }
+
+    fn note_move_asked(&self, file: &File, to: &str) {
+        let (path, digest) = (file.path.parse().expect("a path"), file.digest.parse().expect("a digest"));
+        let mut ledger = self.book.ledger();
+        ledger.deletions_asked.insert((path, revision(file.revision)));
+        ledger.registrations_asked.insert((to.parse().expect("a path"), digest));
+    }
+
+    fn note_moved(&self, file: &File, to: &str, at: i64) -> File {
+        let (path, digest) = (file.path.parse().expect("a path"), file.digest.parse().expect("a digest"));
+        let mut ledger = self.book.ledger();
+        ledger.deleted.insert((path, revision(at)));
+        ledger.registered.insert((to.parse().expect("a path"), revision(at), digest));
+        File { path: to.to_owned(), revision: at, ..file.clone() }
+    }
+
+    /// Moves a file.
+    pub(crate) async fn move_file(&self, servers: &[String], file: &File, to: &str) -> Result<File, Failure> {
+        self.note_move_asked(file, to);
+        let request = MoveFileRequest {
+            path: file.path.clone(),
+            new_path: to.to_owned(),
+            expected_revision: file.revision,
+            request_id: self.chance.uuid().to_string(),
+        };
+        let moved = self
+            .insist(servers, async |server, _| {
+                let request = Self::request(server, request.clone());
+                let answer = FileServiceClient::new(self.channel()).move_file(request).await;
+                Ok(answer.map_err(|status| status::read(&status))?.into_inner().file.expect("a file"))
+            })
+            .await?;
+        assert_eq!((&moved.file_id, &moved.digest), (&file.file_id, &file.digest), "R38");
+        Ok(self.note_moved(file, to, moved.revision))
+    }
+
+    /// Moves a directory with all its files.
+    pub(crate) async fn move_directory(
+        &self,
+        servers: &[String],
+        from: &str,
+        files: &[File],
+        to: &str,
+    ) -> Result<Vec<File>, Failure> {
+        let new = |file: &File| file.path.replacen(from, to, 1);
+        files.iter().for_each(|file| self.note_move_asked(file, &new(file)));
+        let request = MoveDirectoryRequest {
+            path: from.to_owned(),
+            new_path: to.to_owned(),
+            expected_file_count: i64::try_from(files.len()).expect("few"),
+            expected_revision: files.iter().map(|file| file.revision).max().expect("one at least"),
+            dry_run: false,
+            request_id: self.chance.uuid().to_string(),
+        };
+        let moved = self
+            .insist(servers, async |server, _| {
+                let request = Self::request(server, request.clone());
+                let answer = FileServiceClient::new(self.channel()).move_directory(request).await;
+                Ok(answer.map_err(|status| status::read(&status))?.into_inner())
+            })
+            .await?;
+        assert_eq!(moved.directory.expect("a summary").file_count, files.len() as i64);
+        Ok(files.iter().map(|file| self.note_moved(file, &new(file), moved.move_revision)).collect())
+    }
+
+    /// Deletes a directory with all its files.
+    pub(crate) async fn delete_directory(
+        &self,
+        servers: &[String],
+        path: &str,
+        files: &[File],
+    ) -> Result<(), Failure> {
+        let key = |file: &File| file.path.parse::<FilePath>().expect("a path");
+        let asked = files.iter().map(|file| (key(file), revision(file.revision)));
+        self.book.ledger().deletions_asked.extend(asked);
+        let request = DeleteDirectoryRequest {
+            path: path.to_owned(),
+            expected_file_count: i64::try_from(files.len()).expect("few"),
+            expected_revision: files.iter().map(|file| file.revision).max().expect("one at least"),
+            dry_run: false,
+            request_id: self.chance.uuid().to_string(),
+        };
+        let deleted = self
+            .insist(servers, async |server, _| {
+                let request = Self::request(server, request.clone());
+                let answer = FileServiceClient::new(self.channel()).delete_directory(request).await;
+                Ok(answer.map_err(|status| status::read(&status))?.into_inner().delete_revision)
+            })
+            .await?;
+        self.book.ledger().deleted.extend(files.iter().map(|file| (key(file), revision(deleted))));
+        Ok(())
+    }
+
     async fn try_register(
         &self,
         server: &str,
         request_id: String,
         files: &[New],
+        expected_revision: i64,
     ) -> Result<Vec<File>, Failure> {
         let mut new = Vec::with_capacity(files.len());
         for New { path, content } in files {
@@ -151,7 +271,12 @@ impl Operator {
             } else {
                 Source::UploadId(self.upload(server, content).await?)
             };
-            new.push(NewFile { path: path.clone(), source: Some(source), digests: None });
+            new.push(NewFile {
+                path: path.clone(),
+                source: Some(source),
+                expected_revision,
+                ..NewFile::default()
+            });
         }
         let request = Self::request(server, RegisterFilesRequest { files: new, request_id });
         let answer = FileServiceClient::new(self.channel()).register_files(request).await;
@@ -265,7 +390,8 @@ fn revision(wire: i64) -> Revision {
 /// The file that is there already, if it is the one that was asked for.
 fn ours(file: &New, failure: &Failure) -> Option<File> {
     let digest = Digest::of(&file.content).to_string();
-    let revision = failure.metadata.get("revision")?.parse().ok()?;
+    let revision =
+        failure.metadata.get("revision").or(failure.metadata.get("actual_revision"))?.parse().ok()?;
     (failure.metadata.get("digest") == Some(&digest)).then(|| File {
         path: file.path.clone(),
         revision,

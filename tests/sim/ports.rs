@@ -198,6 +198,36 @@ impl Store for SimStore {
         .await
     }
 
+    async fn exchange(
+        &self,
+        files: Vec<(StagedName, FilePath)>,
+    ) -> Result<Vec<Result<Stat, StoreError>>, StoreError> {
+        let paths: Vec<FilePath> = files.iter().map(|(_, path)| path.clone()).collect();
+        self.around(async {
+            let exchanged = self.inner.exchange(files).await;
+            for path in paths {
+                self.trace.note(self.name.as_str(), || format!("exchanges {path}"));
+            }
+            exchanged
+        })
+        .await
+    }
+
+    async fn relocate(
+        &self,
+        files: Vec<(FilePath, FilePath)>,
+    ) -> Result<Vec<Result<Stat, StoreError>>, StoreError> {
+        let pairs = files.clone();
+        self.around(async {
+            let relocated = self.inner.relocate(files).await;
+            for (from, to) in pairs {
+                self.trace.note(self.name.as_str(), || format!("moves {from} to {to}"));
+            }
+            relocated
+        })
+        .await
+    }
+
     async fn withdraw(
         &self,
         files: Vec<(FilePath, StagedName)>,

@@ -118,6 +118,40 @@ async fn withdrawing_takes_files_away(store: impl Store) {
     put(&store, "d", b"a file where a directory was").await;
 }
 
+/// R29: an exchange swaps whole files, only with a file that is there, and keeps what it displaced.
+async fn an_exchange_swaps_whole_files(store: impl Store) {
+    claim(&store).await;
+    put(&store, "d/one", b"old").await;
+    store.stage(vec![(staged("new"), Bytes::from_static(b"newer"))]).await.expect("staged");
+    store.sync(vec![(staged("new"), None)]).await.expect("synced");
+    let swapped = store
+        .exchange(vec![(staged("new"), path("d/one")), (staged("new"), path("d/none"))])
+        .await
+        .expect("tried");
+    assert_eq!(swapped[0].as_ref().map(|stat| stat.size_bytes), Ok(5));
+    assert!(matches!(swapped[1], Err(StoreError::Absent { .. })), "{swapped:?}");
+    assert_eq!(published(&store, "d/one").await.as_deref(), Some(&b"newer"[..]));
+    let displaced = store.read(Place::Staged(staged("new")), 0, 10).await.expect("staged");
+    assert_eq!(displaced, Bytes::from_static(b"old"));
+}
+
+/// R38: a file gets another path as it is; nothing is replaced, what is missing is made, what became empty goes.
+async fn relocating_renames_files(store: impl Store) {
+    claim(&store).await;
+    let stat = put(&store, "a/b/one", b"1").await;
+    put(&store, "a/two", b"2").await;
+    let pairs = [("a/b/one", "x/y/one"), ("a/two", "x/y/one"), ("a/none", "n"), ("x/y/one", "a/b/three")];
+    let moved = store.relocate(pairs.map(|(from, to)| (path(from), path(to))).into()).await.expect("tried");
+    assert!(moved[0].as_ref().is_ok_and(|moved| moved.same_content(&stat)), "{moved:?}");
+    assert!(matches!(moved[1], Err(StoreError::Occupied { .. })), "{moved:?}");
+    assert!(matches!(moved[2], Err(StoreError::Absent { .. })), "{moved:?}");
+    assert!(moved[3].is_ok(), "one after the other: {moved:?}");
+    assert_eq!(published(&store, "a/b/three").await.as_deref(), Some(&b"1"[..]));
+    assert_eq!(published(&store, "a/two").await.as_deref(), Some(&b"2"[..]));
+    assert_eq!(published(&store, "a/b/one").await, None);
+    put(&store, "x", b"the directories are gone").await;
+}
+
 async fn claim(store: &impl Store) {
     store.claim(None, StoreId::random(&SystemEntropy)).await.expect("claimed");
 }
@@ -225,6 +259,8 @@ store_suite! {
     publishing_gives_whole_files_final_names
     hashing_reads_what_is_there
     withdrawing_takes_files_away
+    an_exchange_swaps_whole_files
+    relocating_renames_files
 }
 
 /// H13, I1: the index on disk, closed and opened again.

@@ -166,6 +166,24 @@ impl FileService for Echo {
     ) -> tonic::Result<Response<DeleteFileResponse>> {
         Ok(Response::new(DeleteFileResponse::default()))
     }
+
+    async fn move_file(&self, _: Request<MoveFileRequest>) -> tonic::Result<Response<MoveFileResponse>> {
+        Ok(Response::new(MoveFileResponse::default()))
+    }
+
+    async fn move_directory(
+        &self,
+        _: Request<MoveDirectoryRequest>,
+    ) -> tonic::Result<Response<MoveDirectoryResponse>> {
+        Ok(Response::new(MoveDirectoryResponse::default()))
+    }
+
+    async fn delete_directory(
+        &self,
+        _: Request<DeleteDirectoryRequest>,
+    ) -> tonic::Result<Response<DeleteDirectoryResponse>> {
+        Ok(Response::new(DeleteDirectoryResponse::default()))
+    }
 }
 
 #[tonic::async_trait]
@@ -181,6 +199,10 @@ impl UploadService for Echo {
             }
         }
         Ok(Response::new(WriteUploadResponse { committed_bytes, ..WriteUploadResponse::default() }))
+    }
+
+    async fn get_upload(&self, _: Request<GetUploadRequest>) -> tonic::Result<Response<GetUploadResponse>> {
+        Ok(Response::new(GetUploadResponse::default()))
     }
 }
 
@@ -297,6 +319,7 @@ impl Mesh {
             origin: "s1".parse().expect("an id"),
             state: FileState::Active,
             registered_by: "operator/anna 1".to_owned(),
+            instead_of: None,
             deleted_by: None,
             registered_revision: None,
         };

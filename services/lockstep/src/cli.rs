@@ -174,8 +174,20 @@ pub(crate) enum FileCommand {
     /// Show the record of a file.
     #[command(after_help = "Example:\n  lockstep file get os/base.img --output json")]
     Get(GetArgs),
-    /// Delete a file for good, on every server.
-    #[command(after_help = "Example:\n  lockstep file rm os/base.img --revision 7")]
+    /// Replace the bytes of a registered file; it keeps its identity, and every reader sees the old bytes or the new ones.
+    #[command(
+        after_help = "Example:\n  lockstep file replace ./base.img os/base.img --revision 7 --server s1"
+    )]
+    Replace(ReplaceArgs),
+    /// Give a file, or a directory with all its files, another path; no bytes are copied between servers.
+    #[command(
+        after_help = "Examples:\n  lockstep file mv os/base.img os/old/base.img --server s1\n  lockstep file mv drivers archive/drivers --dry-run"
+    )]
+    Mv(MoveArgs),
+    /// Delete a file, or with -r a directory with all its registered files, for good, on every server.
+    #[command(
+        after_help = "Examples:\n  lockstep file rm os/base.img --revision 7\n  lockstep file rm -r drivers --dry-run"
+    )]
     Rm(RemoveArgs),
 }
 
@@ -190,6 +202,9 @@ pub(crate) struct RegisterArgs {
     /// The server that receives the bytes first; may be left out where there is only one.
     #[arg(long, value_name = "ID", env = "LOCKSTEP_SERVER", hide_env_values = true)]
     pub(crate) server: Option<String>,
+    /// What to do about a path that is taken: refuse, or register under the first free one of name(1).ext, name(2).ext …
+    #[arg(long, value_enum, default_value_t = OnConflict::Refuse)]
+    pub(crate) on_conflict: OnConflict,
     /// Wait until every server holds the files, verified. Ends early, with code 2, when only servers are left that
     /// have been unreachable or failing for ten seconds.
     #[arg(long)]
@@ -197,6 +212,49 @@ pub(crate) struct RegisterArgs {
     /// How long to wait.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = span)]
     pub(crate) timeout: Duration,
+}
+
+/// What to do about a path that is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnConflict {
+    /// The registration is refused.
+    Refuse,
+    /// The file gets a number.
+    Rename,
+}
+
+/// `lockstep file replace`
+#[derive(Args, Debug)]
+pub(crate) struct ReplaceArgs {
+    /// A file on this machine.
+    pub(crate) source: PathBuf,
+    /// The exact path of the registered file.
+    pub(crate) path: String,
+    /// The revision you saw, so that nobody replaces what they have not seen; `current` reads it first and replaces
+    /// whatever is there.
+    #[arg(long, value_name = "N|current", value_parser = revision)]
+    pub(crate) revision: Seen,
+    /// The server that receives the bytes first; may be left out where there is only one.
+    #[arg(long, value_name = "ID", env = "LOCKSTEP_SERVER", hide_env_values = true)]
+    pub(crate) server: Option<String>,
+}
+
+/// `lockstep file mv`
+#[derive(Args, Debug)]
+pub(crate) struct MoveArgs {
+    /// The exact path of a file, or of a directory.
+    pub(crate) path: String,
+    /// The exact path that it gets.
+    pub(crate) new_path: String,
+    /// The revision you saw, of a directory the highest one; `current` reads it first and moves whatever is there.
+    #[arg(long, value_name = "N|current", value_parser = revision, default_value = "current")]
+    pub(crate) revision: Seen,
+    /// Tell what would be moved, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The server that is asked; may be left out where there is only one.
+    #[arg(long, value_name = "ID", env = "LOCKSTEP_SERVER", hide_env_values = true)]
+    pub(crate) server: Option<String>,
 }
 
 /// `lockstep file ls`
@@ -228,16 +286,25 @@ pub(crate) struct GetArgs {
 pub(crate) struct RemoveArgs {
     /// The exact path.
     pub(crate) path: String,
-    /// The revision you saw, so that nobody deletes what they have not seen; `current` reads it first and deletes
-    /// whatever is there.
-    #[arg(long, value_name = "N|current", value_parser = revision)]
-    pub(crate) revision: Seen,
+    /// The revision you saw, so that nobody deletes what they have not seen; of a directory the highest one. `current`
+    /// reads it first and deletes whatever is there.
+    #[arg(long, value_name = "N|current", value_parser = revision, required_unless_present = "dry_run")]
+    pub(crate) revision: Option<Seen>,
+    /// The path is a directory: all registered files below it go, and nothing else.
+    #[arg(long, short)]
+    pub(crate) recursive: bool,
+    /// How many files you saw below the directory; left out, they are counted first.
+    #[arg(long, value_name = "N", requires = "recursive", value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) files: Option<i64>,
+    /// Tell what would be deleted, and change nothing.
+    #[arg(long, requires = "recursive")]
+    pub(crate) dry_run: bool,
     /// The server that is asked; may be left out where there is only one.
     #[arg(long, value_name = "ID", env = "LOCKSTEP_SERVER", hide_env_values = true)]
     pub(crate) server: Option<String>,
 }
 
-/// The revision of a file that is to be deleted.
+/// The revision of a file that is to be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     /// The one the caller saw.
@@ -297,7 +364,7 @@ mod tests {
         for (text, seen) in [("7", Seen::At(7)), ("current", Seen::Current)] {
             let cli = Cli::try_parse_from(["lockstep", "file", "rm", "a", "--revision", text]).expect(text);
             match cli.command {
-                Command::File(FileCommand::Rm(args)) => assert_eq!(args.revision, seen),
+                Command::File(FileCommand::Rm(args)) => assert_eq!(args.revision, Some(seen)),
                 other => panic!("parsed as {other:?}"),
             }
         }

@@ -168,7 +168,8 @@ impl Ledger {
 
 /// The request that registers bytes, with a request id that belongs to the path.
 pub fn registration(path: &str, bytes: Vec<u8>) -> RegisterFileRequest {
-    let file = NewFile { path: path.to_owned(), source: Some(Source::Content(bytes.into())), digests: None };
+    let file =
+        NewFile { path: path.to_owned(), source: Some(Source::Content(bytes.into())), ..NewFile::default() };
     RegisterFileRequest { file: Some(file), request_id: request_id("register", path) }
 }
 

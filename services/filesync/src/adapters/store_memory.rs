@@ -140,6 +140,42 @@ impl Disk {
         Ok(stat)
     }
 
+    fn exchange(&mut self, name: &StagedName, path: &FilePath) -> Result<Stat, StoreError> {
+        let absent = |what: &dyn std::fmt::Display| StoreError::Absent { path: what.to_string() };
+        if !self.live.transfer.contains_key(path) {
+            return Err(absent(path));
+        }
+        let mut new = self.live.staging.remove(name).ok_or_else(|| absent(name))?;
+        let now = self.tick();
+        new.changed_ns = now;
+        let stat = new.stat();
+        if let Some(mut old) = self.live.transfer.insert(path.clone(), new) {
+            old.changed_ns = now;
+            self.live.staging.insert(name.clone(), old);
+        }
+        let mut durable = self.durable.staging.remove(name).unwrap_or_default();
+        durable.changed_ns = now;
+        if let Some(old) = self.durable.transfer.insert(path.clone(), durable) {
+            self.durable.staging.insert(name.clone(), old);
+        }
+        Ok(stat)
+    }
+
+    fn relocate(&mut self, from: &FilePath, to: &FilePath) -> Result<Stat, StoreError> {
+        if self.live.transfer.contains_key(to) {
+            return Err(StoreError::Occupied { path: to.to_string() });
+        }
+        let absent = || StoreError::Absent { path: from.to_string() };
+        let mut node = self.live.transfer.remove(from).ok_or_else(absent)?;
+        node.changed_ns = self.tick();
+        let stat = node.stat();
+        self.live.transfer.insert(to.clone(), node);
+        let mut durable = self.durable.transfer.remove(from).unwrap_or_default();
+        durable.changed_ns = stat.changed_ns;
+        self.durable.transfer.insert(to.clone(), durable);
+        Ok(stat)
+    }
+
     fn withdraw(&mut self, path: &FilePath, name: &StagedName) -> Result<(), StoreError> {
         let now = self.tick();
         let mut node =
@@ -257,6 +293,22 @@ impl Store for MemoryStore {
     ) -> Result<Vec<Result<Stat, StoreError>>, StoreError> {
         let mut disk = self.disk();
         Ok(files.iter().map(|(name, path)| disk.publish(name, path)).collect())
+    }
+
+    async fn exchange(
+        &self,
+        files: Vec<(StagedName, FilePath)>,
+    ) -> Result<Vec<Result<Stat, StoreError>>, StoreError> {
+        let mut disk = self.disk();
+        Ok(files.iter().map(|(name, path)| disk.exchange(name, path)).collect())
+    }
+
+    async fn relocate(
+        &self,
+        files: Vec<(FilePath, FilePath)>,
+    ) -> Result<Vec<Result<Stat, StoreError>>, StoreError> {
+        let mut disk = self.disk();
+        Ok(files.iter().map(|(from, to)| disk.relocate(from, to)).collect())
     }
 
     async fn withdraw(

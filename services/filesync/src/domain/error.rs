@@ -21,6 +21,12 @@ pub enum FileError {
         /// The path.
         path: FilePath,
     },
+    /// No such directory.
+    #[error("no file is registered below {path}")]
+    NothingBelow {
+        /// The path of the directory.
+        path: FilePath,
+    },
     /// No such upload of this caller on this server.
     #[error("server {server} has no upload {upload} of this caller")]
     UploadNotFound {
@@ -58,13 +64,35 @@ pub enum FileError {
         server: ServerId,
     },
     /// The file changed since the caller saw it.
-    #[error("{path} is at revision {actual}, not {expected}")]
+    #[error(
+        "{path} is at revision {actual}, not {expected}; it came from server {origin}, with digest {digest}"
+    )]
     RevisionChanged {
         /// The path.
         path: FilePath,
         /// What the caller named.
         expected: Revision,
         /// What it is.
+        actual: Revision,
+        /// Its content.
+        digest: Digest,
+        /// Where it was registered.
+        origin: ServerId,
+    },
+    /// The directory changed since the caller saw it.
+    #[error(
+        "{path} has {actual_count} files up to revision {actual}, not {expected_count} up to revision {expected}"
+    )]
+    DirectoryChanged {
+        /// The path.
+        path: FilePath,
+        /// The files that the caller saw.
+        expected_count: u64,
+        /// The highest revision that the caller saw.
+        expected: Revision,
+        /// The files there are.
+        actual_count: u64,
+        /// The highest revision among them.
         actual: Revision,
     },
     /// The request id names another request.
@@ -226,12 +254,12 @@ pub enum FileError {
 impl Fault for FileError {
     fn reason(&self) -> Reason {
         match self {
-            Self::NotFound { .. } => Reason::FileNotFound,
+            Self::NotFound { .. } | Self::NothingBelow { .. } => Reason::FileNotFound,
             Self::UploadNotFound { .. } => Reason::UploadNotFound,
             Self::Exists { .. } => Reason::FileExists,
             Self::PathConflict { .. } => Reason::PathConflict,
             Self::LooseFile { .. } => Reason::LooseFileExists,
-            Self::RevisionChanged { .. } => Reason::RevisionChanged,
+            Self::RevisionChanged { .. } | Self::DirectoryChanged { .. } => Reason::RevisionChanged,
             Self::RequestReused { .. } => Reason::RequestIdReused,
             Self::DigestMismatch { .. }
             | Self::UploadChanged { .. }
@@ -255,7 +283,7 @@ impl Fault for FileError {
 
     fn metadata(&self) -> Metadata {
         match self {
-            Self::NotFound { path } => vec![("path", path.to_string())],
+            Self::NotFound { path } | Self::NothingBelow { path } => vec![("path", path.to_string())],
             Self::UploadNotFound { upload, server } | Self::UploadChanged { upload, server } => {
                 vec![("upload_id", upload.to_string()), ("server_id", server.to_string())]
             }
@@ -271,9 +299,18 @@ impl Fault for FileError {
             Self::LooseFile { path, server } | Self::StagingChanged { path, server } => {
                 vec![("path", path.to_string()), ("server_id", server.to_string())]
             }
-            Self::RevisionChanged { path, expected, actual } => vec![
+            Self::RevisionChanged { path, expected, actual, digest, origin } => vec![
                 ("path", path.to_string()),
                 ("expected_revision", expected.to_string()),
+                ("actual_revision", actual.to_string()),
+                ("digest", digest.to_string()),
+                ("origin_server_id", origin.to_string()),
+            ],
+            Self::DirectoryChanged { path, expected_count, expected, actual_count, actual } => vec![
+                ("path", path.to_string()),
+                ("expected_file_count", expected_count.to_string()),
+                ("expected_revision", expected.to_string()),
+                ("actual_file_count", actual_count.to_string()),
                 ("actual_revision", actual.to_string()),
             ],
             Self::RequestReused { request_id } => vec![("request_id", request_id.clone())],
@@ -338,9 +375,8 @@ impl Fault for FileError {
 
     fn resource(&self) -> Option<(&'static str, String)> {
         match self {
-            Self::NotFound { path } | Self::Exists { path, .. } | Self::LooseFile { path, .. } => {
-                Some(("file", path.to_string()))
-            }
+            Self::NotFound { path } | Self::NothingBelow { path } => Some(("file", path.to_string())),
+            Self::Exists { path, .. } | Self::LooseFile { path, .. } => Some(("file", path.to_string())),
             Self::PathConflict { other, .. } => Some(("file", other.clone())),
             Self::UploadNotFound { upload, .. } => Some(("upload", upload.to_string())),
             Self::ContentNotFound { digest, .. } => Some(("content", digest.to_string())),

@@ -1,11 +1,11 @@
-//! Who may have which name: what a registration and a deletion assert about names, so that two servers cannot register
-//! names that some server could not keep apart.
+//! Who may have which name: what a registration, a move and a deletion assert about names, so that two servers cannot
+//! register names that some server could not keep apart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_model::{
     FilePath, Revision,
-    path::fold,
+    path::{InvalidPath, fold},
     record::{NameKind, NameRecord, name_key},
 };
 
@@ -72,19 +72,91 @@ pub fn claim(paths: &[FilePath], names: &Names) -> Result<Claims, Clash> {
     Ok(result)
 }
 
-/// The names that go when the file at `path` goes, innermost first: its own, then each directory that `is_last` says has
-/// nothing else below it. The prefix is what must be empty for that.
-pub fn release(path: &FilePath, mut is_last: impl FnMut(&str) -> bool) -> (String, Vec<(String, String)>) {
-    let mut directories = Vec::new();
-    for directory in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
-        let key = name_key(&fold(directory));
-        let prefix = format!("{key}/");
-        if !is_last(&prefix) {
-            break;
+/// What files that go, and files that come instead of them, do to names.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Names that must not exist yet.
+    pub absent: Vec<String>,
+    /// Names that must be what they are.
+    pub kept: Vec<(String, Revision)>,
+    /// Prefixes below which there must be nothing but what is changed with them.
+    pub empty: Vec<String>,
+    /// Names to write.
+    pub puts: Vec<(String, NameRecord)>,
+    /// Names to delete.
+    pub deletes: Vec<String>,
+}
+
+/// What happens to names when the files at `gone` go, the directories `emptied` with them, and files at `new` come.
+///
+/// # Errors
+/// The first [`Clash`]. A name that goes may be taken in another spelling, but a file by a directory or the other way
+/// round may not: no server could change both in one step.
+pub fn relocate(
+    gone: &[FilePath],
+    emptied: &BTreeSet<String>,
+    new: &[FilePath],
+    names: &Names,
+) -> Result<Changes, Clash> {
+    let files = gone.iter().map(|path| (name_key(&path.folded()), false));
+    let going: BTreeMap<String, bool> =
+        files.chain(emptied.iter().map(|directory| (name_key(&fold(directory)), true))).collect();
+    let mut remaining = names.clone();
+    remaining.retain(|key, _| !going.contains_key(key));
+    let claims = claim(new, &remaining)?;
+    let mut changes = Changes { kept: claims.kept, ..Changes::default() };
+    for (key, record) in claims.new {
+        match names.get(&key) {
+            None => changes.absent.push(key.clone()),
+            Some((_, old)) if old.kind != record.kind => {
+                let below = format!("{key}/");
+                let claims_it = |path: &&FilePath| {
+                    let own = name_key(&path.folded());
+                    own == key || own.starts_with(&below)
+                };
+                let path = new.iter().find(claims_it).or(new.first()).cloned();
+                return Err(path.map_or_else(
+                    || unreachable!("a claim belongs to a path"),
+                    |path| Clash { path, other: old.path.clone() },
+                ));
+            }
+            Some((revision, old)) => {
+                changes.kept.push((key.clone(), *revision));
+                if *old == record {
+                    continue;
+                }
+                if record.kind == NameKind::Directory {
+                    changes.empty.push(format!("{key}/"));
+                }
+            }
         }
-        directories.push((key, prefix));
+        changes.puts.push((key, record));
     }
-    (name_key(&path.folded()), directories)
+    let kept: BTreeSet<&String> =
+        changes.kept.iter().map(|(key, _)| key).chain(changes.puts.iter().map(|(key, _)| key)).collect();
+    for (key, is_directory) in going.into_iter().filter(|(key, _)| !kept.contains(key)) {
+        if is_directory {
+            changes.empty.push(format!("{key}/"));
+        }
+        changes.deletes.push(key);
+    }
+    Ok(changes)
+}
+
+/// The most names that are tried for a path that is taken.
+pub const NUMBERS_MAX: u32 = 10_000;
+
+/// The path with a number before its extension: `name(1).ext`.
+///
+/// # Errors
+/// The rule that the name would break: it grew too long.
+pub fn numbered(path: &FilePath, number: u32) -> Result<FilePath, InvalidPath> {
+    let name = path.name();
+    // A dot at the beginning hides a file; it begins no extension.
+    let at = name.char_indices().skip(1).filter(|(_, c)| *c == '.').last().map_or(name.len(), |(at, _)| at);
+    let (stem, extension) = name.split_at(at);
+    let above = path.parent().map_or_else(String::new, |parent| format!("{parent}/"));
+    format!("{above}{stem}({number}){extension}").parse()
 }
 
 #[cfg(test)]
@@ -116,12 +188,61 @@ mod tests {
         }
     }
 
+    fn emptied(texts: &[&str]) -> BTreeSet<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
     #[test]
     fn a_directory_goes_with_its_last_file() {
-        let path: FilePath = "a/b/c".parse().expect("valid");
-        let (own, gone) = release(&path, |prefix| prefix == "name/a/b/");
-        assert_eq!(own, "name/a/b/c");
-        assert_eq!(gone, [("name/a/b".to_owned(), "name/a/b/".to_owned())]);
-        assert_eq!(release(&path, |_| true).1.len(), 2);
+        let taken = names(&claim(&paths(&["a/b/c"]), &Names::new()).expect("free"));
+        let gone = |directories: &[&str]| {
+            relocate(&paths(&["a/b/c"]), &emptied(directories), &[], &taken).expect("nothing comes")
+        };
+        assert_eq!(gone(&[]).deletes, ["name/a/b/c"]);
+        assert_eq!(gone(&["a/b"]).deletes, ["name/a/b", "name/a/b/c"]);
+        assert_eq!(gone(&["a/b"]).empty, ["name/a/b/"]);
+        assert_eq!(gone(&["a", "a/b"]).empty, ["name/a/", "name/a/b/"]);
+    }
+
+    /// R37, R38: what a move takes is asserted, what it leaves goes, what both share stays as it is.
+    #[test]
+    fn a_move_takes_and_leaves_names() {
+        let taken = names(&claim(&paths(&["a/b/c", "k"]), &Names::new()).expect("free"));
+        let to = |new: &str, directories: &[&str]| {
+            relocate(&paths(&["a/b/c"]), &emptied(directories), &paths(&[new]), &taken)
+        };
+        let down = to("x/c", &["a", "a/b"]).expect("free");
+        assert_eq!(down.absent, ["name/x", "name/x/c"]);
+        assert_eq!(down.deletes, ["name/a", "name/a/b", "name/a/b/c"]);
+        let beside = to("a/b/d", &["a", "a/b"]).expect("free");
+        assert_eq!((beside.absent, beside.deletes), (vec!["name/a/b/d".into()], vec!["name/a/b/c".into()]));
+        assert_eq!(beside.kept.len(), 2, "the directories stay");
+        // Another spelling: nobody may have come into the directory meanwhile.
+        let respelled = to("A/b/C", &["a", "a/b"]).expect("its own names");
+        assert_eq!(respelled.empty, ["name/a/", "name/a/b/"]);
+        assert_eq!((respelled.puts.len(), respelled.deletes.len(), respelled.absent.len()), (3, 0, 0));
+        let only_name = to("a/b/C", &[]).expect("its own name");
+        assert_eq!(only_name.puts.len(), 1);
+        for (new, other) in [("k", "k"), ("K/x", "k"), ("a/b", "a/b"), ("a/b/c/d", "a/b/c"), ("A/b/d", "a")] {
+            let directories: &[&str] = if new == "A/b/d" { &[] } else { &["a", "a/b"] };
+            assert_eq!(to(new, directories).expect_err(new).other, other, "{new}");
+        }
+    }
+
+    /// R37: the number goes before the extension, and a name that grows too long is refused.
+    #[test]
+    fn numbers_go_before_the_extension() {
+        for (path, expected) in [
+            ("os/base.img", "os/base(1).img"),
+            ("a.tar.gz", "a.tar(1).gz"),
+            ("a.b/noext", "a.b/noext(1)"),
+            (".hidden", ".hidden(1)"),
+            ("é.ü", "é(1).ü"),
+        ] {
+            let path: FilePath = path.parse().expect("valid");
+            assert_eq!(numbered(&path, 1).expect("valid").as_str(), expected);
+        }
+        let longest: FilePath = "x".repeat(255).parse().expect("valid");
+        assert!(numbered(&longest, 1).is_err());
     }
 }

@@ -1,8 +1,8 @@
 //! From changes to actions: a pure function of what the registry says and what is held.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use lockstep_model::{Digest, FilePath, Revision};
+use lockstep_model::{Digest, FileId, FilePath, Revision};
 
 use crate::domain::held::{Held, Wanted};
 
@@ -47,6 +47,13 @@ pub enum Action {
         /// What is held there.
         digest: Digest,
     },
+    /// The file has another path by now, and its bytes are held under an old one: rename them (R38).
+    Move {
+        /// Where they are.
+        from: FilePath,
+        /// What they are at their new path.
+        wanted: Wanted,
+    },
     /// The right bytes are held already: note the revision.
     Adopt {
         /// Where.
@@ -54,7 +61,8 @@ pub enum Action {
         /// The revision whose bytes these are.
         revision: Revision,
     },
-    /// The bytes are missing: they become an exception, and the fetch works on it.
+    /// The bytes are missing: they become an exception, and the fetch works on it. Older bytes of the same file stay until
+    /// then, so that a reader sees the old ones or the new ones.
     Fetch(Wanted),
     /// Whatever was missing at the path is not wanted any more.
     Forget {
@@ -64,33 +72,75 @@ pub enum Action {
 }
 
 /// The actions for changes in commit order; the last change of a path decides. Deletions come first, so that they never
-/// wait for a copy.
+/// wait for a copy, then moves, each after the one that makes room for it.
 pub fn plan<'a>(changes: Vec<Change>, held: impl Fn(&FilePath) -> Option<&'a Held>) -> Vec<Action> {
     let latest: BTreeMap<FilePath, Change> =
         changes.into_iter().map(|change| (change.path().clone(), change)).collect();
+    let mut moves = moves(&latest, &held);
+    let moved: BTreeSet<FilePath> = moves.values().cloned().collect();
     let (mut first, mut then) = (Vec::new(), Vec::new());
-    for (path, change) in latest {
+    for (path, change) in &latest {
+        let path = path.clone();
+        let delete = |held: &Held| Action::Delete { path: path.clone(), digest: held.digest };
         match (change, held(&path)) {
             // What this server registered itself is ahead of what it follows: nothing older concerns it (I3).
             (change, Some(held)) if held.revision > change.revision() => {}
-            (Change::Deleted { .. }, None) => then.push(Action::Forget { path }),
-            (Change::Deleted { .. }, Some(held)) => {
-                first.push(Action::Delete { path: path.clone(), digest: held.digest });
+            (Change::Deleted { .. }, held) => {
+                first.extend(held.filter(|_| !moved.contains(&path)).map(delete));
                 then.push(Action::Forget { path });
             }
-            (Change::Active(wanted), Some(held)) if is(held, &wanted) => {
+            (Change::Active(wanted), Some(held)) if is(held, wanted) => {
                 then.push(Action::Adopt { path, revision: wanted.revision });
             }
-            (Change::Active(wanted), Some(held)) => {
+            (Change::Active(wanted), held) => {
                 // Another object took the path: the old bytes were deleted in between.
-                first.push(Action::Delete { path, digest: held.digest });
-                then.push(Action::Fetch(wanted));
+                let other = held.filter(|held| held.file_id != wanted.file_id && !moved.contains(&path));
+                first.extend(other.map(delete));
+                if !moves.contains_key(&path) {
+                    then.push(Action::Fetch(wanted.clone()));
+                }
             }
-            (Change::Active(wanted), None) => then.push(Action::Fetch(wanted)),
+        }
+    }
+    while !moves.is_empty() {
+        let free = moves.keys().find(|to| !moves.values().any(|from| from == *to));
+        // Files that changed places in a ring: the first one steps aside, which is not decided here.
+        let Some(to) = free.or(moves.keys().next()).cloned() else { break };
+        if let Some(from) = moves.remove(&to)
+            && let Some(Change::Active(wanted)) = latest.get(&to)
+        {
+            first.push(Action::Move { from, wanted: wanted.clone() });
         }
     }
     first.append(&mut then);
     first
+}
+
+/// Where bytes that leave their path are wanted: from the new path to the old one.
+fn moves<'a>(
+    latest: &BTreeMap<FilePath, Change>,
+    held: &impl Fn(&FilePath) -> Option<&'a Held>,
+) -> BTreeMap<FilePath, FilePath> {
+    let mut leaving: BTreeMap<FileId, (&FilePath, &Held)> = BTreeMap::new();
+    for (path, change) in latest {
+        let stays = |held: &Held| match change {
+            Change::Active(wanted) => wanted.file_id == held.file_id,
+            Change::Deleted { .. } => false,
+        };
+        if let Some(held) = held(path).filter(|held| held.revision <= change.revision() && !stays(held)) {
+            leaving.insert(held.file_id, (path, held));
+        }
+    }
+    let mut moves = BTreeMap::new();
+    for (path, change) in latest {
+        let Change::Active(wanted) = change else { continue };
+        let stays =
+            held(path).is_some_and(|held| held.file_id == wanted.file_id || held.revision > wanted.revision);
+        if !stays && let Some((from, _)) = leaving.get(&wanted.file_id).filter(|(_, held)| is(held, wanted)) {
+            moves.insert(path.clone(), (*from).clone());
+        }
+    }
+    moves
 }
 
 fn is(held: &Held, wanted: &Wanted) -> bool {
@@ -124,61 +174,101 @@ mod tests {
         Held { file_id: wanted.file_id, revision: wanted.revision, digest: wanted.digest, stat }
     }
 
-    /// Carries out a plan on a model of the disk in which every fetch succeeds.
-    fn carry_out(actions: Vec<Action>, disk: &mut BTreeMap<FilePath, Held>) {
+    /// Carries out a plan on a model of the disk in which every fetch succeeds; answers what was fetched.
+    fn carry_out(actions: Vec<Action>, disk: &mut BTreeMap<FilePath, Held>) -> Vec<Wanted> {
+        let (mut aside, mut fetched) = (BTreeMap::new(), Vec::new());
         for action in actions {
             match action {
                 Action::Delete { path, digest } => {
                     assert_eq!(disk.remove(&path).map(|held| held.digest), Some(digest))
                 }
+                Action::Move { from, wanted } => {
+                    let held = aside.remove(&from).or_else(|| disk.remove(&from)).expect("held");
+                    assert_eq!((held.file_id, held.digest), (wanted.file_id, wanted.digest));
+                    // In a ring one steps aside.
+                    if let Some(other) = disk.insert(wanted.path.clone(), held_of(&wanted)) {
+                        aside.insert(wanted.path.clone(), other);
+                    }
+                }
                 Action::Adopt { path, revision } => disk.get_mut(&path).expect("held").revision = revision,
                 Action::Fetch(wanted) => {
-                    assert!(disk.insert(wanted.path.clone(), held_of(&wanted)).is_none())
+                    let old = disk.insert(wanted.path.clone(), held_of(&wanted));
+                    assert!(
+                        old.is_none_or(|old| old.file_id == wanted.file_id),
+                        "only older bytes are replaced"
+                    );
+                    fetched.push(wanted);
                 }
                 Action::Forget { path } => assert!(!disk.contains_key(&path)),
             }
         }
+        assert!(aside.is_empty(), "{aside:?}");
+        fetched
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-        /// I3, I4, R32, R33: however the history is cut into pages, the disk ends as the registry says, and nothing
-        /// that was deleted is there.
+        /// I3, I4, R29, R32, R33, R38: however the history of registrations, replacements, moves and deletions is cut into
+        /// pages, the disk ends as the registry says, nothing that was deleted is there, and what only moved is not fetched.
         #[test]
         fn any_cut_of_the_history_ends_the_same(
-            steps in prop::collection::vec((0usize..4, any::<bool>(), 0u8..3), 1..40),
+            steps in prop::collection::vec((0usize..4, 0usize..4, 0u8..6, 0u8..3), 1..40),
             cuts in prop::collection::vec(1usize..6, 40),
         ) {
-            let paths = ["a", "b/c", "b/d", "e"];
+            let paths = ["a", "b/c", "b/d", "e"].map(|path| path.parse::<FilePath>().expect("valid"));
             let mut truth: BTreeMap<FilePath, Wanted> = BTreeMap::new();
-            let mut history = Vec::new();
-            for (revision, (which, delete, content)) in steps.into_iter().enumerate() {
-                let path: FilePath = paths[which].parse().expect("valid");
-                let revision = revision as u64 + 1;
-                match (delete, truth.contains_key(&path)) {
-                    (true, true) => {
-                        truth.remove(&path);
-                        history.push(Change::Deleted { path, revision: Revision(revision) });
-                    }
-                    (false, false) => {
-                        let new = wanted(paths[which], revision, content, FileId::random(&SystemEntropy));
+            let mut history: Vec<Vec<Change>> = Vec::new();
+            for (revision, (which, other, what, content)) in steps.into_iter().enumerate() {
+                let (path, other) = (paths[which].clone(), paths[other].clone());
+                let at = Revision(revision as u64 + 1);
+                let new = |path: &FilePath, content, id| wanted(path.as_str(), at.0, content, id);
+                history.push(match (what, truth.get(&path).cloned()) {
+                    (_, None) => {
+                        let new = new(&path, content, FileId::random(&SystemEntropy));
                         truth.insert(path, new.clone());
-                        history.push(Change::Active(new));
+                        vec![Change::Active(new)]
                     }
-                    _ => {}
-                }
+                    (0, Some(_)) => {
+                        truth.remove(&path);
+                        vec![Change::Deleted { path, revision: at }]
+                    }
+                    (1, Some(old)) => {
+                        let new = new(&path, content, old.file_id);
+                        truth.insert(path, new.clone());
+                        vec![Change::Active(new)]
+                    }
+                    (_, Some(old)) if !truth.contains_key(&other) => {
+                        truth.remove(&path);
+                        let new = Wanted { path: other.clone(), revision: at, ..old };
+                        truth.insert(other, new.clone());
+                        vec![Change::Deleted { path, revision: at }, Change::Active(new)]
+                    }
+                    _ => continue,
+                });
             }
             let mut disk = BTreeMap::new();
             let mut cuts = cuts.into_iter();
             while !history.is_empty() {
-                let page: Vec<Change> = history.drain(..cuts.next().unwrap_or(1).min(history.len())).collect();
+                let page = history.drain(..cuts.next().unwrap_or(1).min(history.len()));
+                let page: Vec<Change> = page.flatten().collect();
                 let before = disk.clone();
-                carry_out(plan(page, |path| before.get(path)), &mut disk);
+                let there = |wanted: &Wanted| before.values().any(|held: &Held| is(held, wanted));
+                let fetched = carry_out(plan(page, |path| before.get(path)), &mut disk);
+                prop_assert!(!fetched.iter().any(there), "what is there is not fetched");
             }
             let expected: BTreeMap<FilePath, Held> = truth.iter().map(|(path, w)| (path.clone(), held_of(w))).collect();
             prop_assert_eq!(disk, expected);
         }
+    }
+
+    /// R29: until the new bytes are there, the old ones stay.
+    #[test]
+    fn replaced_bytes_stay_until_the_new_ones_come() {
+        let old = wanted("a", 1, 1, FileId::random(&SystemEntropy));
+        let held = held_of(&old);
+        let new = wanted("a", 2, 2, old.file_id);
+        assert_eq!(plan(vec![Change::Active(new.clone())], |_| Some(&held)), [Action::Fetch(new)]);
     }
 
     /// I1, I3: a server that is behind, and registered a path anew whose deletion it has not followed yet, keeps its bytes:

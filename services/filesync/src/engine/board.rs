@@ -155,9 +155,9 @@ impl Board {
         published.or_else(|| state.staged.get(digest).map(|name| (Place::Staged(name.clone()), None)))
     }
 
-    /// Whether another path holds the same content.
-    pub fn shared(&self, digest: &Digest, but: &FilePath) -> bool {
-        self.state().by_digest.get(digest).is_some_and(|paths| paths.iter().any(|path| path != but))
+    /// Whether a path other than these holds the same content.
+    pub fn shared(&self, digest: &Digest, but: &[FilePath]) -> bool {
+        self.state().by_digest.get(digest).is_some_and(|paths| paths.iter().any(|path| !but.contains(path)))
     }
 
     /// Bytes that may be served from staging, until they are published.

@@ -193,8 +193,14 @@ impl<P: Ports> Engine<P> {
     /// alone (R30); if not, the disk did, and a right copy is fetched (R45).
     async fn corrupt(&self, digest: Digest, place: &Place, held: Option<Held>) -> FileError {
         if let (Place::Published(path), Some(held)) = (place, held) {
+            // Whoever has the lease may be about to replace, move or remove the file.
+            let lease = self.inner.leases.acquire([path]).await;
+            if self.inner.board.held(std::slice::from_ref(path)).pop().flatten().as_ref() != Some(&held) {
+                return FileError::ContentNotFound { server: self.server().clone(), digest };
+            }
             let found = self.inner.ports.store.stat(vec![path.clone()]).await;
             let found = found.ok().and_then(|found| found.into_iter().next()).and_then(Result::ok).flatten();
+            drop(lease);
             let rotten = found.is_some_and(|found| found.same_content(&held.stat));
             tracing::error!(%path, %digest, rotten, "the bytes on the disk are not the ones that were verified");
             if rotten {
@@ -216,7 +222,7 @@ impl<P: Ports> Engine<P> {
             return Ok(());
         }
         let record = self.registry().get(vec![file_key(&path)]).await?.pop().flatten();
-        let mut writes = self.release(&path, held.digest);
+        let mut writes = self.release(&path, held.digest, &[]);
         if let Some(record) = record {
             let revision: Revision = record.revision;
             let body = decode(&record)?;

@@ -4,21 +4,39 @@ use lockstep_model::{
     Digest, FilePath, Revision,
     clock::Entropy as _,
     path::fold,
-    record::{FileRecord, file_key, name_key},
+    record::{FileRecord, file_key},
 };
-use lockstep_registry::{Commit, Committed, ListQuery, Precondition, Registry as _, RegistryError, Request};
+use lockstep_registry::{Registry as _, RegistryError, Request};
 
 use super::{
     Ask, Engine, Registered,
-    codec::{decode, encode, named},
+    change::Step,
+    codec::{decode, named},
+    commit::ATTEMPTS_MAX,
 };
 use crate::{
-    domain::{error::FileError, held::StagedName, intent::Intent, naming},
-    ports::{Ports, Store as _, StoreError, Write},
+    domain::{error::FileError, held::StagedName, intent::Intent},
+    ports::{Algorithms, Ports, Store as _, StoreError, Write},
 };
 
-/// How often names may change under a deletion before it gives up.
-const ATTEMPTS_MAX: usize = 16;
+/// A copy on its way out.
+pub(super) struct Leaving {
+    /// The number of its intent.
+    pub(super) number: u64,
+    /// Where it was.
+    pub(super) path: FilePath,
+    /// Where it goes before it is unlinked.
+    pub(super) staged: StagedName,
+    /// What it should be.
+    pub(super) digest: Digest,
+}
+
+impl Leaving {
+    fn intent(&self) -> Intent {
+        let Self { path, staged, digest, .. } = self;
+        Intent::Delete { path: path.clone(), staged: staged.clone(), digest: *digest }
+    }
+}
 
 impl<P: Ports> Engine<P> {
     /// Deletes a file for good; answers it as it was, and the revision of the deletion.
@@ -58,26 +76,15 @@ impl<P: Ports> Engine<P> {
         for _ in 0..ATTEMPTS_MAX {
             let mut latest = self.registry().get_latest(vec![file_key(path)]).await?;
             let record = latest.pop().flatten().ok_or_else(|| FileError::NotFound { path: path.clone() })?;
-            let body = decode(&record)?;
             if record.deleted {
+                let body = decode(&record)?;
                 let mine = body.deleted_by.as_ref() == Some(&ask.label());
                 let gone = || FileError::NotFound { path: path.clone() };
                 let again = Registered { path: path.clone(), revision: expected, record: living(body) };
                 return mine.then_some((again, record.revision)).ok_or_else(gone);
             }
-            if record.revision != expected {
-                return Err(FileError::RevisionChanged {
-                    path: path.clone(),
-                    expected,
-                    actual: record.revision,
-                });
-            }
-            let tombstone = FileRecord {
-                deleted_by: Some(ask.label()),
-                registered_revision: Some(record.revision),
-                ..body.clone()
-            };
-            match self.commit_deletion(ask, request.clone(), path, expected, &tombstone).await {
+            let step = Step::at(path, &record, expected, None)?;
+            match self.commit_steps(ask, request.clone(), std::slice::from_ref(&step)).await {
                 Err(FileError::Registry(RegistryError::Refused { .. })) => {}
                 Err(error) => return Err(error),
                 Ok(committed) => {
@@ -86,7 +93,7 @@ impl<P: Ports> Engine<P> {
                     if let Err(error) = self.reconcile().await {
                         tracing::warn!(%path, %error, "the deleted file is removed here later");
                     }
-                    let file = Registered { path: path.clone(), revision: expected, record: body };
+                    let file = Registered { path: path.clone(), revision: expected, record: step.body };
                     return Ok((file, committed.revision));
                 }
             }
@@ -95,99 +102,92 @@ impl<P: Ports> Engine<P> {
         Err(RegistryError::Unavailable { cause }.into())
     }
 
-    async fn commit_deletion(
-        &self,
-        ask: &Ask,
-        request: Request,
-        path: &FilePath,
-        expected: Revision,
-        tombstone: &FileRecord,
-    ) -> Result<Committed, FileError> {
-        let key = file_key(path);
-        let mut commit = Commit {
-            preconditions: vec![Precondition::At(key.clone(), expected)],
-            deletes: vec![(key, encode(tombstone)?)],
-            request: Some(request),
-            traceparent: ask.traceparent.clone(),
-            ..Commit::default()
-        };
-        let emptied = self.emptied_by(path).await?;
-        let (name, directories) = naming::release(path, |prefix| emptied.iter().any(|known| known == prefix));
-        commit.deletes.push((name, "{}".to_owned()));
-        for (key, prefix) in directories {
-            commit.preconditions.push(Precondition::PrefixEmpty(prefix));
-            commit.deletes.push((key, "{}".to_owned()));
-        }
-        self.registry().commit(commit).await.map_err(|error| named(error, ask.request_id.as_str()))
-    }
-
-    /// The name prefixes of the directories that have nothing else below them than `path` and what leads to it.
-    async fn emptied_by(&self, path: &FilePath) -> Result<Vec<String>, FileError> {
-        let mut going = vec![name_key(&path.folded())];
-        let mut emptied = Vec::new();
-        for directory in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
-            let key = name_key(&fold(directory));
-            let prefix = format!("{key}/");
-            let query = ListQuery { prefix: prefix.clone(), limit: going.len() + 1, ..ListQuery::default() };
-            let below = self.registry().list(query).await?;
-            if below.records.iter().any(|record| !going.contains(&record.key)) {
-                break;
-            }
-            emptied.push(prefix);
-            going.push(key);
-        }
-        Ok(emptied)
-    }
-
-    /// Removes our copies of files that are registered no more. What cannot be removed is answered with the reason.
-    /// The caller has the lease.
-    pub(super) async fn remove(&self, path: FilePath) -> Result<(), FileError> {
-        let Some(held) = self.inner.board.held(std::slice::from_ref(&path)).pop().flatten() else {
+    /// Removes our copies of files that are registered no more, all together. What cannot be removed is answered with the
+    /// reason. The caller has the lease.
+    pub(super) async fn remove(&self, paths: Vec<FilePath>) -> Result<(), FileError> {
+        let held = self.inner.board.held(&paths);
+        let leaving: Vec<Leaving> = paths
+            .into_iter()
+            .zip(held)
+            .filter_map(|(path, held)| {
+                let staged = StagedName::new("delete", self.inner.ports.entropy.uuid());
+                Some(Leaving { number: self.number(), path, staged, digest: held?.digest })
+            })
+            .collect();
+        if leaving.is_empty() {
             return Ok(());
-        };
-        let staged = StagedName::new("delete", self.inner.ports.entropy.uuid());
-        let number = self.number();
-        let _active = self.inner.intents.begin(number);
-        let intent = Intent::Delete { path: path.clone(), staged: staged.clone(), digest: held.digest };
-        let removed = self.remove_intended(number, intent.clone(), path, staged, held.digest).await;
+        }
+        let _active: Vec<_> = leaving.iter().map(|copy| self.inner.intents.begin(copy.number)).collect();
+        let intents: Vec<_> = leaving.iter().map(|copy| (copy.number, copy.intent())).collect();
+        let removed = self.remove_intended(leaving).await;
         if removed.is_err() {
             // How far it came, the next round finds out.
-            self.inner.intents.leave(number, intent);
+            intents.into_iter().for_each(|(number, intent)| self.inner.intents.leave(number, intent));
         }
         removed
     }
 
-    async fn remove_intended(
-        &self,
-        number: u64,
-        intent: Intent,
-        path: FilePath,
-        staged: StagedName,
-        digest: Digest,
-    ) -> Result<(), FileError> {
-        self.record(vec![Write::Intend(number, intent)]).await?;
+    async fn remove_intended(&self, leaving: Vec<Leaving>) -> Result<(), FileError> {
+        self.record(leaving.iter().map(|copy| Write::Intend(copy.number, copy.intent())).collect()).await?;
         fail::fail_point!("filesync.delete.intended");
-        let store = &self.inner.ports.store;
-        let withdrawn =
-            store.withdraw(vec![(path.clone(), staged.clone())]).await.map_err(|error| self.disk(error))?;
-        match withdrawn.into_iter().next() {
-            Some(Ok(())) => {}
-            // Somebody removed it, or put something else in its place, which is not ours to touch.
-            Some(Err(StoreError::Absent { .. } | StoreError::Foreign { .. })) | None => {
-                let mut writes = self.release(&path, digest);
-                writes.push(Write::Settle(number));
-                return self.record(writes).await;
-            }
-            Some(Err(error)) => {
-                self.record(vec![Write::Settle(number)]).await?;
-                return Err(self.disk(error));
+        let moves = leaving.iter().map(|copy| (copy.path.clone(), copy.staged.clone())).collect();
+        let withdrawn = self.inner.ports.store.withdraw(moves).await.map_err(|error| self.disk(error))?;
+        let (mut writes, mut here, mut failed) = (Vec::new(), Vec::new(), None);
+        for (copy, withdrawn) in leaving.into_iter().zip(withdrawn) {
+            match withdrawn {
+                Ok(()) => here.push(copy),
+                // Somebody removed it, or put something else in its place, which is not ours to touch.
+                Err(StoreError::Absent { .. } | StoreError::Foreign { .. }) => {
+                    writes.append(&mut self.release(&copy.path, copy.digest, &[]));
+                    writes.push(Write::Settle(copy.number));
+                }
+                Err(error) => {
+                    writes.push(Write::Settle(copy.number));
+                    failed = Some(error);
+                }
             }
         }
+        if !writes.is_empty() {
+            self.record(writes).await?;
+        }
         fail::fail_point!("filesync.delete.withdrawn");
-        self.settle_delete(number, path, staged, digest).await
+        if !here.is_empty() {
+            self.settle_deletes(here).await?;
+        }
+        failed.map_or(Ok(()), |error| Err(self.disk(error)))
+    }
+
+    /// Whatever the intents moved into staging is unlinked if it is ours, else set aside; the rest is planned again.
+    pub(super) async fn settle_deletes(&self, leaving: Vec<Leaving>) -> Result<(), FileError> {
+        let store = &self.inner.ports.store;
+        let going: Vec<FilePath> = leaving.iter().map(|copy| copy.path.clone()).collect();
+        let mut writes = Vec::with_capacity(3 * leaving.len());
+        for Leaving { number, path, staged, digest } in &leaving {
+            let found = match store.hash(vec![staged.clone()], Algorithms::default()).await {
+                Ok(found) => found.into_iter().flatten().next().map(|found| found.digest == *digest),
+                // A link, or something else that is no file.
+                Err(StoreError::Foreign { .. } | StoreError::Changed { .. }) => Some(false),
+                Err(error) => return Err(self.disk(error)),
+            };
+            if found.is_some() {
+                writes.append(&mut self.release(path, *digest, &going));
+            }
+            if found == Some(false) {
+                let kept =
+                    store.set_aside(staged.clone(), path.clone()).await.map_err(|error| self.disk(error))?;
+                tracing::warn!(%path, %kept, "set aside bytes that were not the registered ones");
+            }
+            writes.push(Write::Settle(*number));
+        }
+        self.record(writes).await?;
+        fail::fail_point!("filesync.delete.released");
+        self.discard(leaving.into_iter().map(|copy| copy.staged).collect()).await;
+        fail::fail_point!("filesync.delete.unlinked");
+        Ok(())
     }
 }
 
-fn living(tombstone: FileRecord) -> FileRecord {
+/// A file as it was before its tombstone.
+pub(super) fn living(tombstone: FileRecord) -> FileRecord {
     FileRecord { deleted_by: None, registered_revision: None, ..tombstone }
 }

@@ -274,7 +274,7 @@ impl<P: Ports> Engine<P> {
             self.discard(vec![staged]).await;
             return Ok(());
         }
-        let file = Staged { staged, wanted: wanted.clone(), checked };
+        let file = Staged { checked, ..Staged::new(wanted.clone(), staged) };
         self.publish_fetched(source, vec![file], begun).await
     }
 

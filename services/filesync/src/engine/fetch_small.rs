@@ -77,15 +77,26 @@ impl<P: Ports> Engine<P> {
         };
         let mut rest = Vec::with_capacity(batch.len());
         for (wanted, found) in batch.into_iter().zip(found) {
-            if !matches!(found, Ok(Some(_))) {
+            let path = std::slice::from_ref(&wanted.path);
+            let Ok(Some(found)) = found else {
                 rest.push(wanted);
                 continue;
-            }
-            let _lease = self.inner.leases.acquire([&wanted.path]).await;
+            };
+            let _lease = self.inner.leases.acquire(path).await;
             if !self.inner.board.is_missing(&wanted) {
                 continue;
             }
-            let adopted = match self.adopt(&wanted).await {
+            // An exchange that was cut off may have left its old bytes where the new ones are about to be written.
+            let settled = self.settle_exchanges_at(Some(path)).await;
+            // Bytes that are about to be replaced, untouched since they were verified, need not be read to tell that.
+            let held = self.inner.board.held(path).pop().flatten();
+            let is_old = held.is_some_and(|held| held.stat == found && held.digest != wanted.digest);
+            let adopted = match settled {
+                Ok(()) if is_old => Ok(None),
+                Ok(()) => self.adopt(&wanted).await,
+                Err(error) => Err(error),
+            };
+            let adopted = match adopted {
                 Ok(Some(writes)) => self.record(writes).await.map(|()| true),
                 Ok(None) => Ok(false),
                 Err(error) => Err(error),
@@ -216,10 +227,8 @@ impl<P: Ports> Engine<P> {
             files.iter().map(|(wanted, _)| (wanted.staged(), Some(wanted.registered_time))).collect();
         store.sync(synced).await.map_err(|error| self.disk(error))?;
         fail::fail_point!("filesync.fetch.staged");
-        let staged = files
-            .into_iter()
-            .map(|(wanted, _)| Staged { staged: wanted.staged(), wanted, checked: None })
-            .collect();
+        let staged =
+            files.into_iter().map(|(wanted, _)| Staged::new(wanted.clone(), wanted.staged())).collect();
         self.publish_fetched(&peer.server, staged, begun).await
     }
 
@@ -230,6 +239,7 @@ impl<P: Ports> Engine<P> {
         staged: Vec<Staged>,
         begun: Instant,
     ) -> Result<(), FileError> {
+        let paths: Vec<FilePath> = staged.iter().map(|file| file.wanted.path.clone()).collect();
         let results = self.publish(&staged, "filesync.fetch").await?;
         let (mut writes, mut failed, mut copied) = (Vec::new(), Vec::new(), Vec::new());
         for (file, result) in staged.into_iter().zip(results) {
@@ -244,6 +254,9 @@ impl<P: Ports> Engine<P> {
         }
         self.record(writes).await?;
         fail::fail_point!("filesync.fetch.held");
+        if let Err(error) = self.settle_exchanges_at(Some(&paths)).await {
+            tracing::warn!(%error, "displaced bytes are settled later");
+        }
         let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         for wanted in copied {
             tracing::info!(path = %wanted.path, revision = %wanted.revision, source = %source, target = %self.server(), bytes = wanted.size_bytes, duration_ms, result = "copied", "copy");

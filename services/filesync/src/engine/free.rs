@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use lockstep_model::{FilePath, Revision, record::file_key};
+use lockstep_model::{
+    FilePath, Folded, Revision,
+    record::{file_key, name_key},
+};
 use lockstep_registry::{Record, Registry as _, RegistryError};
 
 use super::{
@@ -17,6 +20,10 @@ use crate::{
 
 /// How often the same paths may be fetched again while a registration waits for them.
 const ATTEMPTS_MAX: usize = 16;
+/// Names that are read at once.
+const KEYS_MAX: usize = 10_000;
+/// Numbered names that are tried at once.
+const NUMBERS_AT_ONCE: usize = 32;
 
 impl<P: Ports> Engine<P> {
     fn holds_any(&self, paths: &[FilePath]) -> bool {
@@ -32,14 +39,20 @@ impl<P: Ports> Engine<P> {
         Ok(())
     }
 
-    /// The lease of `paths`, with nothing in their way; or with what this very request put there.
+    /// The lease of `paths` with nothing in their way, or with what this very request put there; and of `taken`, whose
+    /// files are about to be replaced.
     ///
     /// What is in the way may be left of an object that was deleted elsewhere, or was just fetched while this waited: a
     /// round gives it up, which needs the lease. What is still there then is loose (decision 10).
-    pub(super) async fn acquire_free(&self, paths: &[FilePath], ask: &Ask) -> Result<Lease, FileError> {
+    pub(super) async fn acquire_free(
+        &self,
+        paths: &[FilePath],
+        taken: &[FilePath],
+        ask: &Ask,
+    ) -> Result<Lease, FileError> {
         let (label, mut loose_before) = (ask.label(), false);
         for _ in 0..ATTEMPTS_MAX {
-            let lease = self.inner.leases.acquire(paths).await;
+            let lease = self.inner.leases.acquire(paths.iter().chain(taken)).await;
             let loose = if self.holds_any(paths) { None } else { self.find_loose(paths).await? };
             if loose.is_none() && !self.holds_any(paths) {
                 return Ok(lease);
@@ -104,16 +117,52 @@ impl<P: Ports> Engine<P> {
     }
 
     /// The names that exist, of those that registering `paths` depends on.
-    async fn names(&self, paths: &[FilePath]) -> Result<naming::Names, FileError> {
-        let keys = naming::keys_of(paths);
-        let records = self.registry().get(keys.clone()).await?;
+    pub(super) async fn names(&self, paths: &[FilePath]) -> Result<naming::Names, FileError> {
         let mut names = naming::Names::new();
-        for (key, record) in keys.into_iter().zip(records) {
-            if let Some(record) = record {
-                names.insert(key, (record.revision, decode_json(&record)?));
+        for keys in naming::keys_of(paths).chunks(KEYS_MAX) {
+            let records = self.registry().get(keys.to_vec()).await?;
+            for (key, record) in keys.iter().zip(records) {
+                if let Some(record) = record {
+                    names.insert(key.clone(), (record.revision, decode_json(&record)?));
+                }
             }
         }
         Ok(names)
+    }
+
+    /// Chooses a free path for a file that may have a number: none that a name, or a file on this disk, stands for.
+    pub(super) async fn choose(
+        &self,
+        wish: &FilePath,
+        chosen: &BTreeSet<Folded>,
+    ) -> Result<FilePath, FileError> {
+        for first in (0..=naming::NUMBERS_MAX).step_by(NUMBERS_AT_ONCE) {
+            let mut candidates = Vec::with_capacity(NUMBERS_AT_ONCE);
+            for number in (first..=naming::NUMBERS_MAX).take(NUMBERS_AT_ONCE) {
+                let path = if number == 0 { Ok(wish.clone()) } else { naming::numbered(wish, number) };
+                match path {
+                    Ok(path) => candidates.push(path),
+                    // Longer than a name may be: there are no more.
+                    Err(_) => break,
+                }
+            }
+            if candidates.is_empty() {
+                break;
+            }
+            let keys = candidates.iter().map(|path| name_key(&path.folded())).collect();
+            let names = self.registry().get(keys).await?;
+            let held = self.inner.board.held(&candidates);
+            let found = self.inner.ports.store.stat(candidates.clone()).await;
+            let found = found.map_err(|error| self.disk(error))?;
+            for (((path, name), held), found) in candidates.into_iter().zip(names).zip(held).zip(found) {
+                let is_free = name.is_none() && held.is_none() && matches!(found, Ok(None));
+                if is_free && !chosen.contains(&path.folded()) {
+                    return Ok(path);
+                }
+            }
+        }
+        self.check_free(std::slice::from_ref(wish), "").await?;
+        Err(FileError::PathConflict { path: wish.clone(), other: wish.to_string() })
     }
 }
 
@@ -125,7 +174,11 @@ pub(super) enum Standing {
     Free(naming::Claims),
 }
 
-fn refuse_taken(paths: &[FilePath], latest: Vec<Option<Record>>, label: &str) -> Result<(), FileError> {
+pub(super) fn refuse_taken(
+    paths: &[FilePath],
+    latest: Vec<Option<Record>>,
+    label: &str,
+) -> Result<(), FileError> {
     for (path, record) in paths.iter().zip(latest) {
         let Some(record) = record.filter(|record| !record.deleted) else { continue };
         let body = decode(&record)?;

@@ -8,15 +8,21 @@
 //! Every change of what is held goes to the index first and to the board after it, under a lease of its path.
 
 pub mod board;
+mod change;
 mod codec;
+mod commit;
 mod content;
 mod delete;
+mod directory;
 mod early;
+mod exchange;
 mod fetch;
 mod fetch_large;
 mod fetch_small;
 mod free;
+mod kept_uploads;
 mod lease;
+mod moves;
 mod publish;
 mod reconcile;
 mod register;
@@ -46,9 +52,10 @@ pub(crate) use self::codec::decode;
 use self::{board::Board, lease::Leases, roster::Roster, uploads::Uploads};
 pub use self::{
     content::{Answer, CONTENT_RANGES_MAX},
+    directory::{DIRECTORY_FILES_MAX, Seen, Summary},
     reconcile::Round,
-    register::{Declared, NewFile, Source},
-    uploads::{UPLOAD_BYTES_MAX, Writer},
+    register::{Declared, NewFile, Place, Source},
+    uploads::{Progress, UPLOAD_BYTES_MAX, Writer},
 };
 use crate::{
     config::Settings,

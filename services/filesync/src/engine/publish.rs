@@ -1,14 +1,14 @@
 //! Giving staged bytes their final names, and holding them.
 
-use lockstep_model::{Digest, FilePath};
+use lockstep_model::{Digest, FilePath, Reason};
 
-use super::Engine;
+use super::{Engine, exchange::Published};
 use crate::{
     domain::{
         error::FileError,
-        exception::Obstacle,
-        held::{Held, StagedName, Stat, Wanted},
-        intent::{Intent, Staged},
+        exception::{Missing, Obstacle},
+        held::{Held, Stat, Wanted},
+        intent::{Asked, Intent, Staged},
         tree::{GROUP_BYTES, Groups},
     },
     ports::{Algorithms, Ports, Store as _, StoreError, Write},
@@ -22,8 +22,10 @@ impl<P: Ports> Engine<P> {
     pub(super) async fn publish_registered(
         &self,
         number: u64,
+        asked: Option<&Asked>,
         files: Vec<Staged>,
     ) -> Result<Vec<Staged>, FileError> {
+        let paths: Vec<FilePath> = files.iter().map(|file| file.wanted.path.clone()).collect();
         let results = self.publish(&files, "filesync.register").await?;
         let (mut writes, mut left) = (Vec::new(), Vec::new());
         let mut published = Vec::new();
@@ -33,7 +35,16 @@ impl<P: Ports> Engine<P> {
                     writes.append(&mut held);
                     // With it, so that a crash between the two does not leave an upload without bytes.
                     writes.extend(self.upload_of(&file.staged).map(Write::EndUpload));
+                    writes.push(Write::Unjournal(file.staged.clone()));
                     published.push(file.wanted.digest);
+                }
+                // Files that moved: others hold them, too, so that an exception tells it, and nothing waits for it.
+                Err(obstacle) if asked.is_none() && obstacle.reason == Reason::LooseFileExists => {
+                    let Staged { wanted, staged, .. } = file;
+                    let kept = self.inner.ports.store.set_aside(staged, wanted.path.clone()).await;
+                    let kept = kept.map_err(|error| self.disk(error))?;
+                    tracing::warn!(path = %wanted.path, %kept, %obstacle, "set aside a file that cannot have its new name");
+                    writes.push(Write::Miss(Missing { wanted, obstacle: Some(obstacle), failures: 1 }));
                 }
                 Err(error) => {
                     tracing::error!(path = %file.wanted.path, %error, "a registered file is not published yet");
@@ -43,11 +54,15 @@ impl<P: Ports> Engine<P> {
         }
         writes.push(match left.as_slice() {
             [] => Write::Settle(number),
-            _ => Write::Intend(number, Intent::Register { files: left.clone() }),
+            _ => Write::Intend(number, Intent::Register { files: left.clone(), asked: asked.cloned() }),
         });
         self.record(writes).await?;
         published.into_iter().for_each(|digest| self.inner.board.stage(digest, None));
         fail::fail_point!("filesync.register.held");
+        // What was displaced is no concern of whoever registered: it is settled by a round if not now.
+        if let Err(error) = self.settle_exchanges_at(Some(&paths)).await {
+            tracing::warn!(%error, "displaced bytes are settled later");
+        }
         Ok(left)
     }
 
@@ -62,9 +77,19 @@ impl<P: Ports> Engine<P> {
         let right = self.check(files).await?;
         let moves = right.iter().map(|(file, ..)| (file.staged.clone(), file.wanted.path.clone())).collect();
         let mut published = store.publish(moves).await.map_err(|error| self.disk(error))?;
-        for (result, (file, ..)) in published.iter_mut().zip(&right) {
-            if let Err(StoreError::Occupied { .. } | StoreError::Foreign { .. }) = result {
-                *result = self.displace(&file.wanted, &file.staged).await;
+        let is_taken = |result: &Published| {
+            matches!(result, Err(StoreError::Occupied { .. } | StoreError::Foreign { .. }))
+        };
+        let (taken, files_taken): (Vec<usize>, Vec<&Staged>) = published
+            .iter()
+            .zip(&right)
+            .enumerate()
+            .filter(|(_, (result, _))| is_taken(result))
+            .map(|(at, (_, (file, ..)))| (at, *file))
+            .unzip();
+        if !taken.is_empty() {
+            for (at, result) in taken.into_iter().zip(self.displace(&files_taken).await?) {
+                published[at] = result;
             }
         }
         crash_point(point);
@@ -79,7 +104,7 @@ impl<P: Ports> Engine<P> {
                 Some((Ok(stat), (_, hashed, _))) if !stat.same_content(&hashed) => {
                     Err(changed_in_staging(&file.wanted.path))
                 }
-                Some((Ok(stat), (_, _, groups))) => Ok(hold(&file.wanted, stat, groups)),
+                Some((Ok(stat), (_, _, groups))) => Ok(self.hold(&file.wanted, stat, groups)),
             });
         }
         Ok(results)
@@ -111,41 +136,42 @@ impl<P: Ports> Engine<P> {
         Ok(right)
     }
 
-    /// Sets aside what nobody registered at the path (R16), and publishes.
-    async fn displace(&self, wanted: &Wanted, staged: &StagedName) -> Result<Stat, StoreError> {
-        self.set_aside(&wanted.path).await?;
-        let moved = vec![(staged.clone(), wanted.path.clone())];
-        let absent = || StoreError::Absent { path: wanted.path.to_string() };
-        self.inner.ports.store.publish(moved).await?.pop().ok_or_else(absent)?
-    }
-
-    /// Sets aside whatever is at a path.
-    pub(super) async fn set_aside(&self, path: &FilePath) -> Result<(), StoreError> {
-        let store = &self.inner.ports.store;
-        let name = StagedName::new("loose", lockstep_model::clock::Entropy::uuid(&self.inner.ports.entropy));
-        let withdrawn = store.withdraw(vec![(path.clone(), name.clone())]).await?;
-        withdrawn.into_iter().collect::<Result<Vec<()>, StoreError>>()?;
-        let kept = store.set_aside(name, path.clone()).await?;
-        tracing::warn!(%path, %kept, "set aside bytes that nobody registered");
-        Ok(())
-    }
-
     /// Whether the bytes that are at the path already are the wanted ones; then they are held.
     pub(super) async fn adopt(&self, wanted: &Wanted) -> Result<Option<Vec<Write>>, FileError> {
         let hashed = self.inner.ports.store.hash_published(wanted.path.clone()).await;
         match hashed {
             Ok(Some(found)) if found.digest == wanted.digest => {
-                Ok(Some(hold(wanted, found.stat, found.groups)))
+                Ok(Some(self.hold(wanted, found.stat, found.groups)))
             }
             Ok(_) | Err(StoreError::Foreign { .. } | StoreError::Changed { .. }) => Ok(None),
             Err(error) => Err(self.disk(error)),
         }
     }
 
-    /// What to write when a copy is given up: its group hashes go with the last path that has the content.
-    pub(super) fn release(&self, path: &FilePath, digest: Digest) -> Vec<Write> {
+    /// What to write when a copy is verified. The group hashes of older bytes go with the last path that has them.
+    fn hold(&self, wanted: &Wanted, stat: Stat, groups: Groups) -> Vec<Write> {
+        let Wanted { path, file_id, revision, digest, .. } = wanted.clone();
+        let mut writes = Vec::with_capacity(4);
+        let before = self.inner.board.held(std::slice::from_ref(&path)).pop().flatten();
+        if let Some(before) = before.filter(|before| before.digest != digest)
+            && !self.inner.board.shared(&before.digest, std::slice::from_ref(&path))
+        {
+            writes.push(Write::Ungroup(before.digest));
+        }
+        if wanted.size_bytes > SMALL_BYTES_MAX {
+            writes.push(Write::Groups(digest, groups));
+        }
+        writes.push(Write::Hold(path.clone(), Held { file_id, revision, digest, stat }));
+        writes.push(Write::Clear(path));
+        writes
+    }
+
+    /// What to write when a copy is given up, with others at the same time: its group hashes go with the last path that has
+    /// the content.
+    pub(super) fn release(&self, path: &FilePath, digest: Digest, others: &[FilePath]) -> Vec<Write> {
         let mut writes = vec![Write::Release(path.clone())];
-        if !self.inner.board.shared(&digest, path) {
+        let others = if others.is_empty() { std::slice::from_ref(path) } else { others };
+        if !self.inner.board.shared(&digest, others) {
             writes.push(Write::Ungroup(digest));
         }
         writes
@@ -163,18 +189,7 @@ fn crash_point(point: &'static str) {
 
 fn changed_in_staging(path: &FilePath) -> Obstacle {
     Obstacle {
-        reason: lockstep_model::Reason::ContentDigestMismatch,
+        reason: Reason::ContentDigestMismatch,
         message: format!("the bytes of {path} changed in the staging area before they got their name"),
     }
-}
-
-fn hold(wanted: &Wanted, stat: Stat, groups: Groups) -> Vec<Write> {
-    let Wanted { path, file_id, revision, digest, .. } = wanted.clone();
-    let mut writes = Vec::with_capacity(3);
-    if wanted.size_bytes > SMALL_BYTES_MAX {
-        writes.push(Write::Groups(digest, groups));
-    }
-    writes.push(Write::Hold(path.clone(), Held { file_id, revision, digest, stat }));
-    writes.push(Write::Clear(path));
-    writes
 }

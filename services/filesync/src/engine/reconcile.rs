@@ -16,13 +16,15 @@ use crate::{
         held::Wanted,
         plan::{Action, Change, plan},
     },
-    ports::{Ports, Store as _, Write},
+    ports::{Ports, Store as _, StoreError, Write},
 };
 
 /// Changes that are read, planned and written to the index at once.
 const PAGE_CHANGES: usize = 1_000;
 /// Revisions that are kept for whoever falls behind.
 const HISTORY_KEPT: u64 = 1_000_000;
+/// How often a round settles what is left at the paths of one page before it gives up until the next.
+const SETTLE_TRIES_MAX: usize = 100;
 /// Everything that waits for one round.
 type Callers = Vec<oneshot::Sender<Result<Round, FileError>>>;
 
@@ -162,9 +164,19 @@ impl<P: Ports> Engine<P> {
             return Ok(false);
         }
         let mut writes = Vec::with_capacity(actions.len() + 1);
+        let (mut deletes, mut moves) = (Vec::new(), Vec::new());
+        for action in &actions {
+            match action {
+                Action::Delete { path, .. } => deletes.push(path.clone()),
+                Action::Move { from, wanted } => moves.push((from.clone(), wanted.clone())),
+                _ => {}
+            }
+        }
+        self.remove(deletes).await?;
+        self.relocate(moves).await?;
         for action in actions {
             match action {
-                Action::Delete { path, .. } => self.remove(path).await?,
+                Action::Delete { .. } | Action::Move { .. } => {}
                 Action::Adopt { path, revision } => writes.extend(self.note_revision(path, revision)),
                 Action::Fetch(wanted) => writes.push(Write::Miss(Missing::new(wanted))),
                 Action::Forget { path } => writes.push(Write::Clear(path)),
@@ -180,7 +192,7 @@ impl<P: Ports> Engine<P> {
 
     /// The lease of `paths`, once nothing that was begun there is left unsettled.
     async fn lease_settled(&self, paths: &[FilePath]) -> Result<Lease, FileError> {
-        loop {
+        for _ in 0..SETTLE_TRIES_MAX {
             let lease = self.inner.leases.acquire(paths).await;
             if !self.inner.intents.is_left_at(paths) {
                 return Ok(lease);
@@ -188,6 +200,9 @@ impl<P: Ports> Engine<P> {
             drop(lease);
             self.settle().await?;
         }
+        let cause = "what was begun here before cannot be settled yet".to_owned();
+        let path = paths.first().map_or_else(String::new, ToString::to_string);
+        Err(self.disk(StoreError::Failed { path, cause }))
     }
 
     /// A copy that got its name and then could not be held, because the process or its disk failed, is ours: it has to
@@ -255,7 +270,7 @@ impl<P: Ports> Engine<P> {
                 continue;
             };
             self.set_aside(&path).await.map_err(|error| self.disk(error))?;
-            self.record(self.release(&path, held.digest)).await?;
+            self.record(self.release(&path, held.digest, &[])).await?;
         }
         if let Some(position) = first {
             self.record(vec![Write::Position(position)]).await?;

@@ -1,6 +1,7 @@
-//! Registering files: staged, written down, committed, published, held; in this order, each step durable before the next.
+//! Registering files, and replacing them: staged, written down, committed, published, held; in this order, each step
+//! durable before the next. What follows the staging is in `commit.rs`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use lockstep_model::{
@@ -8,28 +9,24 @@ use lockstep_model::{
     clock::{Clock as _, Entropy as _},
     digest::Sha256,
     path::fold,
-    record::{FileRecord, FileState, file_key, name_key},
+    record::file_key,
 };
-use lockstep_registry::{Commit, Committed, Precondition, Registry as _, RegistryError, Request};
+use lockstep_registry::{Registry as _, Request};
 
 use super::{
     Ask, Engine, Registered,
-    codec::{decode, encode, named},
-    free::Standing,
+    change::Step,
+    codec::{decode, named},
 };
 use crate::{
     domain::{
         error::FileError,
         held::{StagedName, Stat, Wanted},
-        intent::{Intent, Staged},
-        naming,
+        intent::Staged,
         tree::Groups,
     },
-    ports::{Algorithms, Hashed, Ports, Store as _, Write},
+    ports::{Algorithms, Hashed, Ports, Store as _},
 };
-
-/// How often names may change under a registration before it gives up.
-const ATTEMPTS_MAX: usize = 16;
 
 /// A file to register.
 #[derive(Clone, Debug)]
@@ -40,6 +37,20 @@ pub struct NewFile {
     pub source: Source,
     /// What the caller knows of it.
     pub declared: Declared,
+    /// What the path may be.
+    pub place: Place,
+}
+
+/// What a caller wants the path of a new file to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// Free.
+    #[default]
+    Free,
+    /// Free, or else the next free one of its numbered names.
+    Numbered,
+    /// That of the file of this revision, which it replaces.
+    Taken(Revision),
 }
 
 /// Where bytes come from.
@@ -81,13 +92,20 @@ impl<P: Ports> Engine<P> {
         if let Some(revision) = self.known_request(&request).await? {
             return self.replay(revision, &paths, &ask.label()).await;
         }
-        self.catch_up_with(&paths, ask).await?;
+        let expected = files.iter().filter_map(|file| Some((file.path.clone(), file.replaces()?)));
+        let replaced = match self.replaced(&expected.collect::<Vec<_>>(), &ask.label()).await? {
+            Replaced::Already(revision) => return self.replay(revision, &paths, &ask.label()).await,
+            Replaced::Files(replaced) => replaced,
+        };
+        let free = files.iter().filter(|file| file.place == Place::Free).map(|file| file.path.clone());
+        self.catch_up_with(&free.collect::<Vec<_>>(), ask).await?;
         let uploads: Vec<UploadId> = files.iter().filter_map(NewFile::upload).collect();
         self.resume_complete(&ask.caller, &uploads).await?;
         let claimed = self.claim_uploads(&ask.caller, &uploads)?;
         let (mut staged, mut kept) = (Vec::with_capacity(files.len()), false);
-        let result = match self.stage(files, &claimed, &mut staged).await {
-            Ok(()) => self.commit_staged(ask, request, &staged, &mut kept).await,
+        let numbered: Vec<bool> = files.iter().map(|file| file.place == Place::Numbered).collect();
+        let result = match self.stage(files, &replaced, &claimed, &mut staged).await {
+            Ok(()) => self.commit_staged(ask, request, &mut staged, &numbered, &mut kept).await,
             Err(error) => Err(error),
         };
         match &result {
@@ -104,7 +122,31 @@ impl<P: Ports> Engine<P> {
         result
     }
 
-    async fn known_request(&self, request: &Request) -> Result<Option<Revision>, FileError> {
+    /// What is known of files that are to be replaced: refuses those that are not what the caller saw.
+    pub(super) async fn replaced(
+        &self,
+        expected: &[(FilePath, Revision)],
+        label: &str,
+    ) -> Result<Replaced, FileError> {
+        let keys = expected.iter().map(|(path, _)| file_key(path)).collect();
+        let mut replaced = BTreeMap::new();
+        for ((path, expected), record) in expected.iter().zip(self.registry().get_latest(keys).await?) {
+            let not_found = || FileError::NotFound { path: path.clone() };
+            let record = record.ok_or_else(not_found)?;
+            let body = decode(&record)?;
+            if body.registered_by == label {
+                return Ok(Replaced::Already(body.registered_revision.unwrap_or(record.revision)));
+            }
+            if record.deleted {
+                return Err(not_found());
+            }
+            let step = Step::at(path, &record, *expected, None)?;
+            replaced.insert(path.clone(), step.body.file_id);
+        }
+        Ok(Replaced::Files(replaced))
+    }
+
+    pub(super) async fn known_request(&self, request: &Request) -> Result<Option<Revision>, FileError> {
         self.registry().find_request(request.clone()).await.map_err(|error| named(error, &request.id))
     }
 
@@ -112,6 +154,7 @@ impl<P: Ports> Engine<P> {
     async fn stage(
         &self,
         files: Vec<NewFile>,
+        replaced: &BTreeMap<FilePath, FileId>,
         claimed: &[super::uploads::Complete],
         staged: &mut Vec<Staged>,
     ) -> Result<(), FileError> {
@@ -143,7 +186,7 @@ impl<P: Ports> Engine<P> {
             received.push((expected, md5));
             let wanted = Wanted {
                 path: file.path.clone(),
-                file_id: FileId::random(entropy),
+                file_id: replaced.get(&file.path).copied().unwrap_or_else(|| FileId::random(entropy)),
                 revision: Revision::ZERO,
                 digest: expected,
                 md5: md5.unwrap_or(Md5::from_bytes([0; 16])),
@@ -152,7 +195,7 @@ impl<P: Ports> Engine<P> {
                 origin: self.server().clone(),
                 traceparent: String::new(),
             };
-            staged.push(Staged { wanted, staged: name, checked: None });
+            staged.push(Staged { replaces: file.replaces(), ..Staged::new(wanted, name) });
         }
         store.stage(contents).await.map_err(|error| self.disk(error))?;
         let names: Vec<StagedName> = staged.iter().map(|file| file.staged.clone()).collect();
@@ -195,131 +238,30 @@ impl<P: Ports> Engine<P> {
         }
         Ok(())
     }
-
-    /// Commits and publishes; `kept` says whether the bytes belong to an intent from now on.
-    async fn commit_staged(
-        &self,
-        ask: &Ask,
-        request: Request,
-        staged: &[Staged],
-        kept: &mut bool,
-    ) -> Result<Vec<Registered>, FileError> {
-        let paths: Vec<FilePath> = staged.iter().map(|file| file.wanted.path.clone()).collect();
-        let _lease = self.acquire_free(&paths, ask).await?;
-        let number = self.number();
-        let _active = self.inner.intents.begin(number);
-        *kept = true;
-        let done = self.commit_intended(ask, request, staged, number, kept).await;
-        if done.is_err() && *kept {
-            // The next round asks the registry what became of it.
-            self.inner.intents.leave(number, Intent::Register { files: staged.to_vec() });
-        }
-        done
-    }
-
-    async fn commit_intended(
-        &self,
-        ask: &Ask,
-        request: Request,
-        staged: &[Staged],
-        number: u64,
-        kept: &mut bool,
-    ) -> Result<Vec<Registered>, FileError> {
-        self.record(vec![Write::Intend(number, Intent::Register { files: staged.to_vec() })]).await?;
-        staged.iter().for_each(|file| self.inner.board.stage(file.wanted.digest, Some(file.staged.clone())));
-        fail::fail_point!("filesync.register.intended");
-        let committed = match self.commit(ask, request, staged).await {
-            Ok(committed) => committed,
-            Err(error @ FileError::Registry(RegistryError::Unavailable { .. })) => return Err(error),
-            Err(error) => {
-                self.record(vec![Write::Settle(number)]).await?;
-                *kept = false;
-                staged.iter().for_each(|file| self.inner.board.stage(file.wanted.digest, None));
-                return Err(error);
-            }
-        };
-        fail::fail_point!("filesync.register.committed");
-        if committed.replayed {
-            self.record(vec![Write::Settle(number)]).await?;
-            staged.iter().for_each(|file| self.inner.board.stage(file.wanted.digest, None));
-            let names = staged.iter().map(|file| file.staged.clone()).collect();
-            self.discard(names).await;
-            let paths: Vec<FilePath> = staged.iter().map(|file| file.wanted.path.clone()).collect();
-            return self.replay(committed.revision, &paths, &ask.label()).await;
-        }
-        let files: Vec<Staged> =
-            staged.iter().map(|file| file.at(committed.revision, &ask.traceparent)).collect();
-        // The commit stands: whatever keeps the bytes from their names now, a later round does it.
-        let left = self.publish_registered(number, files.clone()).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "registered files are not published yet");
-            files.clone()
-        });
-        // Only what has its name is held (I10).
-        let held = files.iter().filter(|file| !left.iter().any(|left| left.wanted.path == file.wanted.path));
-        let ahead = held.map(|file| (file.wanted.path.clone(), committed.revision, ask.traceparent.clone()));
-        self.inner.board.hold_ahead(ahead);
-        if !left.is_empty() {
-            self.inner.intents.leave(number, Intent::Register { files: left });
-        }
-        self.request_round();
-        Ok(files.into_iter().map(|file| file.registered(committed.revision, ask)).collect())
-    }
-
-    async fn commit(&self, ask: &Ask, request: Request, staged: &[Staged]) -> Result<Committed, FileError> {
-        let paths: Vec<FilePath> = staged.iter().map(|file| file.wanted.path.clone()).collect();
-        for _ in 0..ATTEMPTS_MAX {
-            let claims = match self.standing(&paths, &ask.label()).await? {
-                Standing::Free(claims) => claims,
-                Standing::Mine(revision) => {
-                    return Ok(Committed { revision, head: self.registry().head().await?, replayed: true });
-                }
-            };
-            let commit = transaction(ask, request.clone(), staged, claims)?;
-            match self.registry().commit(commit).await {
-                // Somebody changed a name in between: decide again.
-                Err(RegistryError::Refused { .. }) => {}
-                other => return other.map_err(|error| named(error, ask.request_id.as_str())),
-            }
-        }
-        let cause = "other changes of the same names kept coming in between".to_owned();
-        Err(RegistryError::Unavailable { cause }.into())
-    }
-
-    /// The first answer of a request that is known: what its transaction wrote. Where that is compacted, the record or
-    /// tombstone that it made still tells.
-    async fn replay(
-        &self,
-        revision: Revision,
-        paths: &[FilePath],
-        label: &str,
-    ) -> Result<Vec<Registered>, FileError> {
-        let keys: Vec<String> = paths.iter().map(file_key).collect();
-        let written = match self.registry().transaction(revision).await {
-            Ok(written) => written,
-            Err(RegistryError::TooOld { .. }) => {
-                self.registry().get_latest(keys.clone()).await?.into_iter().flatten().collect()
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let mut answer = Vec::with_capacity(paths.len());
-        for (path, key) in paths.iter().zip(keys) {
-            let mine = written.iter().find(|record| record.key == key).map(decode).transpose()?;
-            let record = mine.filter(|body| body.registered_by == label);
-            let record = record.ok_or_else(|| FileError::NotFound { path: path.clone() })?;
-            let record = FileRecord { deleted_by: None, registered_revision: None, ..record };
-            answer.push(Registered { path: path.clone(), revision, record });
-        }
-        Ok(answer)
-    }
 }
 
 /// Staged names of content that came inside a call; nobody can ask for it again.
 const INLINE: &str = "inline";
 
+/// What is known of the files that a registration replaces.
+pub(super) enum Replaced {
+    /// This very request replaced them, at this revision.
+    Already(Revision),
+    /// The ids that they keep.
+    Files(BTreeMap<FilePath, FileId>),
+}
+
 impl NewFile {
     /// Bytes that came inside the call.
     pub(crate) fn inline_bytes(&self) -> usize {
         self.content().map_or(0, Bytes::len)
+    }
+
+    fn replaces(&self) -> Option<Revision> {
+        match self.place {
+            Place::Taken(revision) => Some(revision),
+            Place::Free | Place::Numbered => None,
+        }
     }
 
     fn upload(&self) -> Option<UploadId> {
@@ -337,62 +279,6 @@ impl NewFile {
     }
 }
 
-impl Staged {
-    fn at(&self, revision: Revision, traceparent: &str) -> Self {
-        let mut file = self.clone();
-        file.wanted.revision = revision;
-        traceparent.clone_into(&mut file.wanted.traceparent);
-        file
-    }
-
-    fn registered(self, revision: Revision, ask: &Ask) -> Registered {
-        Registered { path: self.wanted.path.clone(), revision, record: self.record(ask) }
-    }
-
-    fn record(&self, ask: &Ask) -> FileRecord {
-        FileRecord {
-            file_id: self.wanted.file_id,
-            digest: self.wanted.digest,
-            md5: self.wanted.md5,
-            size_bytes: self.wanted.size_bytes,
-            registered_time: self.wanted.registered_time,
-            origin: self.wanted.origin.clone(),
-            state: FileState::Active,
-            registered_by: ask.label(),
-            deleted_by: None,
-            registered_revision: None,
-        }
-    }
-}
-
-fn transaction(
-    ask: &Ask,
-    request: Request,
-    staged: &[Staged],
-    claims: naming::Claims,
-) -> Result<Commit, FileError> {
-    let mut commit =
-        Commit { request: Some(request), traceparent: ask.traceparent.clone(), ..Commit::default() };
-    for file in staged {
-        let key = file_key(&file.wanted.path);
-        commit.preconditions.push(Precondition::Absent(key.clone()));
-        commit.puts.push((key, encode(&file.record(ask))?));
-    }
-    for (key, record) in claims.new {
-        commit.preconditions.push(Precondition::Absent(key.clone()));
-        commit.puts.push((key, encode(&record)?));
-    }
-    commit
-        .preconditions
-        .extend(claims.kept.into_iter().map(|(key, revision)| Precondition::At(key, revision)));
-    debug_assert!({
-        // Folded once for each file: a batch has a thousand.
-        let written: BTreeSet<&str> = commit.puts.iter().map(|(key, _)| key.as_str()).collect();
-        staged.iter().all(|file| written.contains(name_key(&file.wanted.path.folded()).as_str()))
-    });
-    Ok(commit)
-}
-
 fn request(ask: &Ask, files: &[NewFile]) -> Request {
     let mut hasher = blake3::Hasher::new();
     for file in files {
@@ -400,7 +286,12 @@ fn request(ask: &Ask, files: &[NewFile]) -> Request {
             Source::Upload(id) => id.to_string(),
             Source::Content(content) => Digest::of(content).to_string(),
         };
-        for text in [file.path.as_str(), &source] {
+        let place = match file.place {
+            Place::Free => None,
+            Place::Numbered => Some("numbered".to_owned()),
+            Place::Taken(revision) => Some(format!("replaces {revision}")),
+        };
+        for text in [file.path.as_str(), &source].into_iter().chain(place.as_deref()) {
             hasher.update(&(text.len() as u64).to_le_bytes());
             hasher.update(text.as_bytes());
         }

@@ -5,17 +5,17 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use lockstep_model::{Digest, FilePath, UploadId, record::file_key};
-use lockstep_registry::{Record, Registry as _};
+use lockstep_model::{FilePath, Revision, UploadId, record::file_key};
+use lockstep_registry::{Record, Registry as _, RegistryError};
 
-use super::{Engine, codec::decode};
+use super::{Engine, codec::decode, delete::Leaving};
 use crate::{
     domain::{
         error::FileError,
         held::{StagedName, Wanted},
-        intent::{Intent, Staged},
+        intent::{Asked, Intent, Staged},
     },
-    ports::{Algorithms, Ports, Store as _, Write},
+    ports::{Ports, Store as _, Write},
 };
 
 /// Intents that nobody works on, and the numbers of those that somebody does.
@@ -61,11 +61,25 @@ impl Intents {
     /// Whether something that was begun at one of `paths` is left.
     pub(super) fn is_left_at(&self, paths: &[FilePath]) -> bool {
         let touches = |intent: &Intent| match intent {
-            Intent::Register { files } => files.iter().any(|file| paths.contains(&file.wanted.path)),
+            // What is in staging is no concern of the path.
+            Intent::Exchange { .. } => false,
+            Intent::Register { files, .. } => files.iter().any(|file| paths.contains(&file.wanted.path)),
             Intent::Delete { path, .. } => paths.contains(path),
         };
         let state = self.state();
         state.left.iter().any(|(number, intent)| !state.active.contains(number) && touches(intent))
+    }
+
+    /// Takes the exchanges at these paths, or all.
+    pub(super) fn take_exchanges(&self, paths: Option<&[FilePath]>) -> BTreeMap<u64, Intent> {
+        let mut state = self.state();
+        let is_there = |intent: &Intent| match intent {
+            Intent::Exchange { wanted, .. } => paths.is_none_or(|paths| paths.contains(&wanted.path)),
+            _ => false,
+        };
+        let (taken, left) = std::mem::take(&mut state.left).into_iter().partition(|(_, i)| is_there(i));
+        state.left = left;
+        taken
     }
 
     /// Takes what nobody works on; what is not settled has to be left again.
@@ -82,6 +96,24 @@ impl Drop for Active<'_> {
     fn drop(&mut self) {
         self.intents.state().active.remove(&self.number);
     }
+}
+
+/// Whether a live record is what this registration made of the file.
+fn is_made_by(
+    record: &Record,
+    file: &Staged,
+    asked: Option<&Asked>,
+    made: Option<Revision>,
+) -> Result<bool, FileError> {
+    let body = decode(record)?;
+    let same = body.file_id == file.wanted.file_id && body.digest == file.wanted.digest;
+    Ok(same
+        && match (asked, made) {
+            (_, Some(revision)) => record.revision == revision,
+            // Forgotten among a hundred thousand later ones, or never known.
+            (Some(asked), None) => body.registered_by == asked.label(),
+            (None, None) => true,
+        })
 }
 
 impl<P: Ports> Engine<P> {
@@ -101,11 +133,23 @@ impl<P: Ports> Engine<P> {
             self.discard(abandoned.into_iter().collect()).await;
         }
         let mut intents = self.inner.intents.take();
-        while let Some((number, intent)) = intents.pop_first() {
+        // Exchanges first: what they leave in staging may be what a registration needs.
+        let is_exchange = |intent: &Intent| matches!(intent, Intent::Exchange { .. });
+        while let Some(number) = intents
+            .iter()
+            .find(|(_, intent)| is_exchange(intent))
+            .or(intents.first_key_value())
+            .map(|(number, _)| *number)
+        {
+            let Some(intent) = intents.remove(&number) else { break };
             let result = match intent.clone() {
-                Intent::Register { files } => self.settle_register(number, files).await,
+                Intent::Exchange { wanted, .. } => {
+                    let _lease = self.inner.leases.acquire([&wanted.path]).await;
+                    self.settle_exchange(number, &intent).await
+                }
+                Intent::Register { files, asked } => self.settle_register(number, asked, files).await,
                 Intent::Delete { path, staged, digest } => {
-                    self.settle_delete(number, path, staged, digest).await
+                    self.settle_deletes(vec![Leaving { number, path, staged, digest }]).await
                 }
             };
             if let Err(error) = result {
@@ -117,20 +161,37 @@ impl<P: Ports> Engine<P> {
         Ok(())
     }
 
-    /// The registry says whether the files were committed: the live record carries the `file_id`, or it does not.
-    async fn settle_register(&self, number: u64, files: Vec<Staged>) -> Result<(), FileError> {
+    /// The registry says whether the files were committed: it knows the request, or the live record was made by it.
+    async fn settle_register(
+        &self,
+        number: u64,
+        asked: Option<Asked>,
+        files: Vec<Staged>,
+    ) -> Result<(), FileError> {
         let paths: Vec<FilePath> = files.iter().map(|file| file.wanted.path.clone()).collect();
         let _lease = self.inner.leases.acquire(&paths).await;
+        let made = match &asked {
+            None => None,
+            Some(asked) => match self.registry().find_request(asked.request()).await {
+                // The name belongs to another request, so this one was never committed.
+                Err(RegistryError::RequestReused { .. }) => None,
+                other => other?,
+            },
+        };
         let latest = self.registry().get_latest(paths.iter().map(file_key).collect()).await?;
         let (mut committed, mut dropped) = (Vec::new(), Vec::new());
         for (mut file, record) in files.into_iter().zip(latest) {
-            match record.filter(|record| !record.deleted) {
-                Some(record) if decode(&record)?.file_id == file.wanted.file_id => {
+            let live = record.filter(|record| !record.deleted);
+            match live {
+                Some(record) if is_made_by(&record, &file, asked.as_ref(), made)? => {
                     file.wanted.revision = record.revision;
                     committed.push(file);
                 }
-                record => {
-                    self.withdraw_dropped(&file.wanted, record.as_ref()).await?;
+                live => {
+                    if let Some(revision) = made {
+                        file.wanted.revision = revision;
+                        self.withdraw_superseded(&file.wanted, live.as_ref()).await?;
+                    }
                     dropped.push(file.staged);
                 }
             }
@@ -141,8 +202,15 @@ impl<P: Ports> Engine<P> {
             "settling an interrupted registration"
         );
         // Uploads that were not committed may be committed yet; the others became files.
-        dropped.retain(|staged| self.upload_of(staged).is_none());
-        let taken: Vec<UploadId> = committed.iter().filter_map(|file| self.upload_of(&file.staged)).collect();
+        if made.is_none() {
+            dropped.retain(|staged| self.upload_of(staged).is_none());
+        }
+        let taken: Vec<UploadId> = committed
+            .iter()
+            .map(|file| &file.staged)
+            .chain(&dropped)
+            .filter_map(|staged| self.upload_of(staged))
+            .collect();
         if !taken.is_empty() {
             self.end_uploads(&taken).await?;
         }
@@ -156,58 +224,38 @@ impl<P: Ports> Engine<P> {
             }
         }
         self.record(writes).await?;
-        let left = self.publish_registered(number, unpublished).await?;
+        let left = self.publish_registered(number, asked.as_ref(), unpublished).await?;
         if !left.is_empty() {
-            self.inner.intents.leave(number, Intent::Register { files: left });
+            self.inner.intents.leave(number, Intent::Register { files: left, asked });
         }
         self.discard(dropped).await;
         Ok(())
     }
 
-    /// A file that got its name before the crash, and was deleted while this server was away, is still there.
-    async fn withdraw_dropped(&self, wanted: &Wanted, record: Option<&Record>) -> Result<(), FileError> {
-        let others = match record {
-            Some(record) => decode(record)?.digest == wanted.digest,
-            None => false,
+    /// A file that was committed and got its name before the crash, and was changed again while this server was away, is
+    /// still there: it is held, so that it is replaced or removed as what it is.
+    async fn withdraw_superseded(&self, wanted: &Wanted, live: Option<&Record>) -> Result<(), FileError> {
+        let (same_file, same_bytes) = match live {
+            Some(record) => {
+                let body = decode(record)?;
+                (body.file_id == wanted.file_id, body.digest == wanted.digest)
+            }
+            None => (false, false),
         };
         let held = self.inner.board.held(std::slice::from_ref(&wanted.path)).pop().flatten();
-        if others || held.is_some() {
+        if held.is_some_and(|held| held.digest == wanted.digest || held.revision > wanted.revision)
+            || (same_bytes && !same_file)
+        {
             return Ok(());
         }
         if let Some(writes) = self.adopt(wanted).await? {
+            // An exception of the path is of a later revision: it stays.
+            let writes = writes.into_iter().filter(|write| !matches!(write, Write::Clear(_))).collect();
             self.record(writes).await?;
-            self.remove(wanted.path.clone()).await?;
+            if !same_file {
+                self.remove(vec![wanted.path.clone()]).await?;
+            }
         }
-        Ok(())
-    }
-
-    /// Whatever the intent moved into staging is unlinked if it is ours, else set aside; the rest is planned again.
-    pub(super) async fn settle_delete(
-        &self,
-        number: u64,
-        path: FilePath,
-        staged: StagedName,
-        digest: Digest,
-    ) -> Result<(), FileError> {
-        let store = &self.inner.ports.store;
-        let hashed = store
-            .hash(vec![staged.clone()], Algorithms::default())
-            .await
-            .map_err(|error| self.disk(error))?;
-        let mut writes = vec![Write::Settle(number)];
-        let found = hashed.into_iter().flatten().next();
-        if found.is_some() {
-            writes.splice(0..0, self.release(&path, digest));
-        }
-        if found.as_ref().is_some_and(|found| found.digest != digest) {
-            let kept =
-                store.set_aside(staged.clone(), path.clone()).await.map_err(|error| self.disk(error))?;
-            tracing::warn!(%path, %kept, "set aside bytes that were not the registered ones");
-        }
-        self.record(writes).await?;
-        fail::fail_point!("filesync.delete.released");
-        self.discard(vec![staged]).await;
-        fail::fail_point!("filesync.delete.unlinked");
         Ok(())
     }
 }

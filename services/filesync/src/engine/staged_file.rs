@@ -24,6 +24,7 @@ const FLUSH_BYTES: u64 = 64 << 20;
 pub(super) struct StagedFile {
     name: StagedName,
     stat: Stat,
+    every: u64,
     begun: u64,
     running: Option<(u64, oneshot::Receiver<Result<(), StoreError>>)>,
 }
@@ -35,8 +36,27 @@ impl StagedFile {
         name: StagedName,
         from: u64,
     ) -> Result<Self, StoreError> {
+        Self::open_every(FLUSH_BYTES, engine, name, from).await
+    }
+
+    /// The same, with so many bytes between two flushes.
+    pub(super) async fn open_every<P: Ports>(
+        every: u64,
+        engine: &Engine<P>,
+        name: StagedName,
+        from: u64,
+    ) -> Result<Self, StoreError> {
         let stat = engine.inner.ports.store.truncate(&name, from).await?;
-        Ok(Self { name, stat, begun: from, running: None })
+        Ok(Self { name, stat, every, begun: from, running: None })
+    }
+
+    /// Waits for the flush that is running; answers how far the file is durable then.
+    pub(super) async fn wait_for_flush(&mut self) -> Result<Option<u64>, StoreError> {
+        let Some((up_to, running)) = self.running.take() else { return Ok(None) };
+        match running.await {
+            Ok(result) => result.map(|()| Some(up_to)),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Bytes so far.
@@ -71,7 +91,7 @@ impl StagedFile {
         };
         self.running = None;
         let end = hashes.len() as u64 * GROUP_BYTES;
-        if end.min(self.end()).saturating_sub(self.begun) >= FLUSH_BYTES {
+        if end.min(self.end()).saturating_sub(self.begun) >= self.every {
             let end = end.min(self.end());
             let (answer, answered) = oneshot::channel();
             let (engine, name, begun) = (engine.clone(), self.name.clone(), self.begun);

@@ -123,7 +123,9 @@ impl<P: Ports> Engine<P> {
         let found = disk.staged().await.map_err(|error| self.disk(error))?;
         let left = found.into_iter().map(|(name, _)| name).filter(|name| !kept.contains(name)).collect();
         disk.discard(left).await.map_err(|error| self.disk(error))?;
-        self.restore_uploads(&loaded.uploads).await?;
+        // Before anything is copied or continued: what an exchange left in staging may have the name of either.
+        self.settle_exchanges_at(None).await?;
+        self.restore_uploads(loaded).await?;
         self.inner.board.end_condition(Reason::StoreOffline);
         self.inner.board.end_condition(Reason::StoreReadOnly);
         self.inner.health.set("store", true);

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -25,8 +24,10 @@ use crate::{
 pub const UPLOAD_BYTES_MAX: u64 = 64 << 30;
 /// How many uploads a server keeps at a time.
 const UPLOADS_MAX: usize = 4_096;
-/// An upload that nobody continued for so long, of this process's own time, is removed.
-const IDLE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Bytes between two flushes of an upload.
+const FLUSH_BYTES: u64 = 32 << 20;
+/// The most that a crash may cost, with the chunk that is just being written: 64 MiB.
+const UNSAFE_BYTES_MAX: u64 = 63 << 20;
 /// How much is read at once when an upload is hashed again.
 const READ_BYTES: usize = 1 << 20;
 
@@ -37,14 +38,16 @@ pub(super) struct Uploads {
 }
 
 #[derive(Debug)]
-struct Known {
-    upload: Upload,
-    touched: Instant,
-    state: State,
+pub(super) struct Known {
+    pub(super) upload: Upload,
+    pub(super) touched: Instant,
+    /// Bytes that a crash cannot take back, while somebody writes more.
+    pub(super) safe_bytes: u64,
+    pub(super) state: State,
 }
 
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     /// Somebody writes to it, or a commit has it.
     Busy,
     /// So many bytes are safe; the hash of them, unless this process never saw them.
@@ -78,6 +81,7 @@ pub(super) fn staged_of(upload: &Upload) -> StagedName {
 #[derive(Debug)]
 pub struct Writer {
     upload: Upload,
+    safe_bytes: u64,
     /// Of exactly the written bytes; none after a write that failed, whose bytes it had taken in already.
     hasher: Option<Box<ContentHasher>>,
     file: StagedFile,
@@ -96,7 +100,7 @@ pub struct Progress {
 const ALGORITHMS: Algorithms = Algorithms { md5: true, sha256: false };
 
 impl<P: Ports> Engine<P> {
-    fn uploads(&self) -> MutexGuard<'_, BTreeMap<UploadId, Known>> {
+    pub(super) fn uploads(&self) -> MutexGuard<'_, BTreeMap<UploadId, Known>> {
         self.inner.uploads.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -142,7 +146,8 @@ impl<P: Ports> Engine<P> {
             if offset != 0 {
                 return Err(FileError::OffsetMismatch { upload: id, expected: 0, actual: offset });
             }
-            uploads.insert(id, Known { upload: upload.clone(), touched: Instant::now(), state: State::Busy });
+            let (upload, touched) = (upload.clone(), Instant::now());
+            uploads.insert(id, Known { upload, touched, safe_bytes: 0, state: State::Busy });
             return Ok((0, None, true));
         };
         if known.upload.caller != upload.caller || known.upload.size_bytes != upload.size_bytes {
@@ -162,6 +167,7 @@ impl<P: Ports> Engine<P> {
         if stands != offset {
             return Err(FileError::OffsetMismatch { upload: id, expected: stands, actual: offset });
         }
+        known.safe_bytes = offset;
         match std::mem::replace(&mut known.state, State::Busy) {
             State::Resting { hasher, .. } => Ok((offset, hasher, false)),
             _ => Ok((offset, None, false)),
@@ -180,14 +186,14 @@ impl<P: Ports> Engine<P> {
             self.record(vec![Write::Upload(upload.clone())]).await?;
         }
         let name = staged_of(upload);
-        let file = StagedFile::open(self, name.clone(), committed_bytes).await;
+        let file = StagedFile::open_every(FLUSH_BYTES, self, name.clone(), committed_bytes).await;
         let file = file.map_err(|error| self.disk(error))?;
         let hasher = match hasher {
             Some(hasher) => hasher,
             None => Box::new(self.hash_again(&name, committed_bytes).await?),
         };
-        let relay = self.relay(upload, committed_bytes);
-        Ok(Writer { upload: upload.clone(), hasher: Some(hasher), file, relay })
+        let (relay, safe_bytes) = (self.relay(upload, committed_bytes), committed_bytes);
+        Ok(Writer { upload: upload.clone(), safe_bytes, hasher: Some(hasher), file, relay })
     }
 
     async fn hash_again(&self, name: &StagedName, size_bytes: u64) -> Result<ContentHasher, FileError> {
@@ -238,8 +244,16 @@ impl<P: Ports> Engine<P> {
         let (hashed, written) = tokio::join!(hash, writer.file.append(self, data));
         written.map_err(|error| self.disk(error))?;
         let hasher = hashed.map_err(|_| FileError::Draining { server: self.server().clone() })?;
-        writer.file.flush(self, hasher.closed()).map_err(|error| self.disk(error))?;
+        let mut durable = writer.file.flush(self, hasher.closed()).map_err(|error| self.disk(error))?;
         writer.hasher = Some(hasher);
+        if durable.is_none() && writer.file.end() - writer.safe_bytes >= UNSAFE_BYTES_MAX {
+            durable = writer.file.wait_for_flush().await.map_err(|error| self.disk(error))?;
+        }
+        if let Some(durable) = durable {
+            self.note_safe(&writer.upload, durable).await?;
+            writer.safe_bytes = durable;
+            fail::fail_point!("filesync.upload.journaled");
+        }
         if let Some(relay) = &writer.relay {
             relay.wrote(offset, sent_on);
         }
@@ -251,23 +265,15 @@ impl<P: Ports> Engine<P> {
     /// # Errors
     /// `DISK_FULL`, `STORE_READ_ONLY`.
     pub async fn end_upload(&self, writer: Writer) -> Result<Progress, FileError> {
-        let Writer { upload, hasher, file, relay } = writer;
+        let Writer { upload, hasher, file, relay, .. } = writer;
         let committed_bytes = file.end();
-        let lost = |error| {
-            self.rest(&upload, State::Resting { committed_bytes: 0, hasher: None });
-            Err(match error {
-                StoreError::Changed { .. } => {
-                    FileError::UploadChanged { upload: upload.id, server: self.server().clone() }
-                }
-                error => self.disk(error),
-            })
-        };
         let hasher = match hasher {
             Some(hasher) if committed_bytes == upload.size_bytes => hasher,
             hasher => {
                 if let Err(error) = file.rest(self).await {
-                    return lost(error);
+                    return self.lose(&upload, error).await;
                 }
+                self.note_rest(&upload, committed_bytes).await?;
                 fail::fail_point!("filesync.upload.synced");
                 self.rest(&upload, State::Resting { committed_bytes, hasher });
                 return Ok(Progress { committed_bytes, digests: None });
@@ -276,8 +282,9 @@ impl<P: Ports> Engine<P> {
         let hashed = hasher.finish(Stat { size_bytes: committed_bytes, modified_ns: 0, changed_ns: 0 });
         let stat = match file.finish(self, hashed.digest, &hashed.groups).await {
             Ok(stat) => stat,
-            Err(error) => return lost(error),
+            Err(error) => return self.lose(&upload, error).await,
         };
+        self.note_rest(&upload, committed_bytes).await?;
         fail::fail_point!("filesync.upload.synced");
         let md5 = hashed.md5.unwrap_or(Md5::from_bytes([0; 16]));
         if let Some(relay) = relay {
@@ -288,6 +295,28 @@ impl<P: Ports> Engine<P> {
             Complete { id: upload.id, digest: hashed.digest, md5, size_bytes: committed_bytes, checked };
         self.rest(&upload, State::Complete(complete));
         Ok(Progress { committed_bytes, digests: Some((hashed.digest, md5)) })
+    }
+
+    /// What a failed sync lost, nobody knows.
+    async fn lose(&self, upload: &Upload, error: StoreError) -> Result<Progress, FileError> {
+        let noted = self.note_safe(upload, 0).await;
+        self.rest(upload, State::Resting { committed_bytes: 0, hasher: None });
+        noted?;
+        Err(match error {
+            StoreError::Changed { .. } => {
+                FileError::UploadChanged { upload: upload.id, server: self.server().clone() }
+            }
+            error => self.disk(error),
+        })
+    }
+
+    /// Notes that all of it is synced; if that fails, it goes on from what was noted before.
+    async fn note_rest(&self, upload: &Upload, committed_bytes: u64) -> Result<(), FileError> {
+        let noted = self.note_safe(upload, committed_bytes).await;
+        if noted.is_err() {
+            self.rest(upload, State::Resting { committed_bytes, hasher: None });
+        }
+        noted
     }
 
     fn rest(&self, upload: &Upload, state: State) {
@@ -353,50 +382,5 @@ impl<P: Ports> Engine<P> {
                 known.state = State::Complete(complete);
             }
         }
-    }
-
-    /// The upload whose bytes have this name.
-    pub(super) fn upload_of(&self, staged: &StagedName) -> Option<UploadId> {
-        self.uploads().values().find(|known| staged_of(&known.upload) == *staged).map(|known| known.upload.id)
-    }
-
-    /// They became files.
-    pub(super) async fn end_uploads(&self, ids: &[UploadId]) -> Result<(), FileError> {
-        self.forget_uploads(ids);
-        self.record(ids.iter().map(|id| Write::EndUpload(*id)).collect()).await
-    }
-
-    /// Nobody may use them any more.
-    pub(super) fn forget_uploads(&self, ids: &[UploadId]) {
-        let mut uploads = self.uploads();
-        ids.iter().for_each(|id| drop(uploads.remove(id)));
-    }
-
-    /// What a restart left: the bytes that were synced.
-    pub(super) async fn restore_uploads(&self, left: &[Upload]) -> Result<(), FileError> {
-        let staged = self.inner.ports.store.staged().await.map_err(|error| self.disk(error))?;
-        let staged: BTreeMap<StagedName, u64> = staged.into_iter().collect();
-        for upload in left {
-            let committed_bytes = staged.get(&staged_of(upload)).copied().unwrap_or(0).min(upload.size_bytes);
-            let state = State::Resting { committed_bytes, hasher: None };
-            let known = Known { upload: upload.clone(), touched: Instant::now(), state };
-            self.uploads().insert(upload.id, known);
-        }
-        Ok(())
-    }
-
-    /// Removes uploads that nobody continued for a day.
-    pub(super) async fn sweep_uploads(&self) -> Result<(), FileError> {
-        let idle = |known: &Known| !matches!(known.state, State::Busy) && known.touched.elapsed() > IDLE_MAX;
-        let old: Vec<Upload> =
-            self.uploads().values().filter(|known| idle(known)).map(|known| known.upload.clone()).collect();
-        if old.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<UploadId> = old.iter().map(|upload| upload.id).collect();
-        self.end_uploads(&ids).await?;
-        let names = old.iter().map(staged_of).collect();
-        self.discard(names).await;
-        Ok(())
     }
 }

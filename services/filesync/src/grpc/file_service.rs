@@ -6,17 +6,18 @@ use lockstep_model::{
     record::{FILE, file_key},
 };
 use lockstep_proto::filesync::v1::{
-    DeleteFileRequest, DeleteFileResponse, GetFileRequest, GetFileResponse, ListFilesRequest,
-    ListFilesResponse, RegisterFileRequest, RegisterFileResponse, RegisterFilesRequest,
+    DeleteDirectoryRequest, DeleteDirectoryResponse, DeleteFileRequest, DeleteFileResponse, GetFileRequest,
+    GetFileResponse, ListFilesRequest, ListFilesResponse, MoveDirectoryRequest, MoveDirectoryResponse,
+    MoveFileRequest, MoveFileResponse, RegisterFileRequest, RegisterFileResponse, RegisterFilesRequest,
     RegisterFilesResponse, file_service_server::FileService,
 };
 use lockstep_registry::{ListQuery, Registry as _};
 use tonic::{Request, Response};
 
-use super::wire::{file_into_wire, new_file_from_wire, signed};
+use super::wire::{file_into_wire, new_file_from_wire, seen_from_wire, signed};
 use crate::{
     domain::error::FileError,
-    engine::{Ask, Engine, decode},
+    engine::{Ask, Engine, Seen, decode},
     ports::Ports,
 };
 
@@ -136,22 +137,105 @@ impl<P: Ports> FileService for Files<P> {
         let ask = |id| ask(&request, id);
         let mut fields = Fields::of(request.get_ref().clone());
         let path = fields.parse::<FilePath>("path", |r| &r.path);
-        let expected =
-            u64::try_from(fields.request().expected_revision).ok().filter(|revision| *revision > 0);
-        if expected.is_none() {
-            fields.violation(
-                "expected_revision",
-                "must name the revision that you saw; get the file to see it",
-            );
-        }
+        let expected = fields.request().expected_revision;
+        let expected = seen_from_wire(&mut fields, expected);
         let request_id = fields.parse("request_id", |r| &r.request_id);
         let ((path, expected), request_id) = fields.finish(path.zip(expected).zip(request_id))?;
 
-        let (file, deleted) =
-            self.engine.delete(ask(request_id), path, Revision(expected)).await.or_status()?;
+        let (file, deleted) = self.engine.delete(ask(request_id), path, expected).await.or_status()?;
         Ok(Response::new(DeleteFileResponse {
             file: Some(file.into_wire()),
             delete_revision: signed(deleted.0),
         }))
     }
+    async fn move_file(
+        &self,
+        request: Request<MoveFileRequest>,
+    ) -> tonic::Result<Response<MoveFileResponse>> {
+        let ask = |id| ask(&request, id);
+        let mut fields = Fields::of(request.get_ref().clone());
+        let path = fields.parse::<FilePath>("path", |r| &r.path);
+        let new_path = fields.parse::<FilePath>("new_path", |r| &r.new_path);
+        if path.is_some() && path == new_path {
+            fields.violation("new_path", "must be another path");
+        }
+        let expected = fields.request().expected_revision;
+        let expected = seen_from_wire(&mut fields, expected);
+        let request_id = fields.parse("request_id", |r| &r.request_id);
+        let asked = path.zip(new_path).zip(expected).zip(request_id);
+        let (((path, new_path), expected), request_id) = fields.finish(asked)?;
+
+        let file = self.engine.move_file(ask(request_id), path, new_path, expected).await.or_status()?;
+        Ok(Response::new(MoveFileResponse { file: Some(file.into_wire()) }))
+    }
+
+    async fn move_directory(
+        &self,
+        request: Request<MoveDirectoryRequest>,
+    ) -> tonic::Result<Response<MoveDirectoryResponse>> {
+        let ask = |id| ask(&request, id);
+        let mut fields = Fields::of(request.get_ref().clone());
+        let path = fields.parse::<FilePath>("path", |r| &r.path);
+        let new_path = fields.parse::<FilePath>("new_path", |r| &r.new_path);
+        if let Some((path, new_path)) = path.as_ref().zip(new_path.as_ref())
+            && (path == new_path || new_path.as_str().starts_with(&format!("{path}/")))
+        {
+            fields.violation("new_path", "must be neither the same directory nor below it");
+        }
+        let asked = fields.request().clone();
+        let (count, revision) = (asked.expected_file_count, asked.expected_revision);
+        let change = change_from_wire(&mut fields, asked.dry_run, count, revision, &asked.request_id);
+        let ((path, new_path), change) = fields.finish(path.zip(new_path).zip(change))?;
+
+        let (summary, revision) = match change {
+            None => (self.engine.survey(&path).await.or_status()?, Revision::ZERO),
+            Some((seen, id)) => {
+                self.engine.move_directory(ask(id), path, new_path, seen).await.or_status()?
+            }
+        };
+        let (directory, move_revision) = (Some(summary.into_wire()), signed(revision.0));
+        Ok(Response::new(MoveDirectoryResponse { directory, move_revision }))
+    }
+
+    async fn delete_directory(
+        &self,
+        request: Request<DeleteDirectoryRequest>,
+    ) -> tonic::Result<Response<DeleteDirectoryResponse>> {
+        let ask = |id| ask(&request, id);
+        let mut fields = Fields::of(request.get_ref().clone());
+        let path = fields.parse::<FilePath>("path", |r| &r.path);
+        let asked = fields.request().clone();
+        let (count, revision) = (asked.expected_file_count, asked.expected_revision);
+        let change = change_from_wire(&mut fields, asked.dry_run, count, revision, &asked.request_id);
+        let (path, change) = fields.finish(path.zip(change))?;
+
+        let (summary, revision) = match change {
+            None => (self.engine.survey(&path).await.or_status()?, Revision::ZERO),
+            Some((seen, id)) => self.engine.delete_directory(ask(id), path, seen).await.or_status()?,
+        };
+        let (directory, delete_revision) = (Some(summary.into_wire()), signed(revision.0));
+        Ok(Response::new(DeleteDirectoryResponse { directory, delete_revision }))
+    }
+}
+
+/// What the caller of a change of a directory saw, and the name of the request; nothing of either for a dry run.
+fn change_from_wire<T>(
+    fields: &mut Fields<T>,
+    dry_run: bool,
+    file_count: i64,
+    revision: i64,
+    request_id: &str,
+) -> Option<Option<(Seen, RequestId)>> {
+    if dry_run {
+        return Some(None);
+    }
+    let file_count = u64::try_from(file_count).ok().filter(|count| *count > 0);
+    if file_count.is_none() {
+        let what = "must be the number of files that you saw; a dry run tells it";
+        fields.violation("expected_file_count", what);
+    }
+    let latest = seen_from_wire(fields, revision);
+    let request_id = fields.parse_text("request_id".to_owned(), request_id);
+    let seen = Seen { file_count: file_count?, latest: latest? };
+    Some(Some((seen, request_id?)))
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use lockstep_chassis::{Fields, OrStatus as _, caller};
 use lockstep_model::UploadId;
 use lockstep_proto::filesync::v1::{
-    UploadChunk, UploadHeader, WriteUploadRequest, WriteUploadResponse, upload_service_server::UploadService,
-    write_upload_request::Part,
+    GetUploadRequest, GetUploadResponse, UploadChunk, UploadHeader, WriteUploadRequest, WriteUploadResponse,
+    upload_service_server::UploadService, write_upload_request::Part,
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::StreamExt as _;
@@ -15,7 +15,7 @@ use tonic::{Request, Response, Streaming};
 use super::wire::{INLINE_BYTES_MAX, signed, violation};
 use crate::{
     domain::error::FileError,
-    engine::{Engine, Writer},
+    engine::{Engine, Progress, Writer},
     ports::{Ports, Upload},
 };
 
@@ -73,6 +73,26 @@ impl<P: Ports> UploadService for Uploads<P> {
         let received = self.engine.detached(async move { Ok(receive(&engine, upload, offset, parts).await) });
         Ok(Response::new(received.await.or_status()??))
     }
+
+    async fn get_upload(
+        &self,
+        request: Request<GetUploadRequest>,
+    ) -> tonic::Result<Response<GetUploadResponse>> {
+        let caller = caller(&request).principal.to_string();
+        let mut fields = Fields::of(request.into_inner());
+        let id = fields.parse::<UploadId>("upload_id", |r| &r.upload_id);
+        let id = fields.finish(id)?;
+
+        let (progress, size) = self.engine.upload_progress(&caller, id).or_status()?;
+        let (digest, md5) = digests_into_wire(&progress);
+        Ok(Response::new(GetUploadResponse {
+            upload_id: id.to_string(),
+            committed_bytes: signed(progress.committed_bytes),
+            size_bytes: signed(size),
+            digest,
+            md5,
+        }))
+    }
 }
 
 /// Takes chunks until the stream ends, breaks, stalls or is wrong; all that arrived before is safe afterwards.
@@ -90,9 +110,13 @@ async fn receive<P: Ports>(
     let progress = engine.end_upload(writer).await.or_status()?;
     written?;
     received?;
-    let (digest, md5) = progress.digests.map(|(d, m)| (d.to_string(), m.to_string())).unwrap_or_default();
+    let (digest, md5) = digests_into_wire(&progress);
     let committed_bytes = signed(progress.committed_bytes);
     Ok(WriteUploadResponse { upload_id: id.to_string(), committed_bytes, digest, md5 })
+}
+
+fn digests_into_wire(progress: &Progress) -> (String, String) {
+    progress.digests.map(|(digest, md5)| (digest.to_string(), md5.to_string())).unwrap_or_default()
 }
 
 /// Passes chunks on until the stream ends or nobody takes them any more.

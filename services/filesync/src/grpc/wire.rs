@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::{
     domain::exception::{Obstacle, Stage},
     engine::{
-        Declared, NewFile, Registered, Source,
+        Declared, NewFile, Place, Registered, Source, Summary,
         board::{Exception, Transfer},
     },
 };
@@ -131,7 +131,55 @@ pub(super) fn new_file_from_wire<T>(
         }
     };
     let declared = declared_from_wire(fields, prefix, file.digests.as_ref());
-    Some(NewFile { path: path?, source: source?, declared: declared? })
+    let place = place_from_wire(fields, prefix, file);
+    Some(NewFile { path: path?, source: source?, declared: declared?, place: place? })
+}
+
+fn place_from_wire<T>(fields: &mut Fields<T>, prefix: &str, file: &wire::NewFile) -> Option<Place> {
+    let numbered = match wire::new_file::ConflictPolicy::try_from(file.on_conflict) {
+        Ok(wire::new_file::ConflictPolicy::Unspecified) => false,
+        Ok(wire::new_file::ConflictPolicy::Rename) => true,
+        Err(_) => {
+            fields.violation(format!("{prefix}.on_conflict"), "is a policy that this server does not know");
+            return None;
+        }
+    };
+    match u64::try_from(file.expected_revision) {
+        Ok(0) => Some(if numbered { Place::Numbered } else { Place::Free }),
+        Ok(_) if numbered => {
+            fields.violation(
+                format!("{prefix}.on_conflict"),
+                "must not be given together with expected_revision",
+            );
+            None
+        }
+        Ok(revision) => Some(Place::Taken(Revision(revision))),
+        Err(_) => {
+            fields.violation(format!("{prefix}.expected_revision"), "must not be negative");
+            None
+        }
+    }
+}
+
+/// A revision that the caller saw.
+pub(super) fn seen_from_wire<T>(fields: &mut Fields<T>, revision: i64) -> Option<Revision> {
+    let seen = u64::try_from(revision).ok().filter(|revision| *revision > 0).map(Revision);
+    if seen.is_none() {
+        let what = "must name the revision that you saw; read it first";
+        fields.violation("expected_revision", what);
+    }
+    seen
+}
+
+impl Summary {
+    pub(super) fn into_wire(self) -> wire::DirectorySummary {
+        wire::DirectorySummary {
+            file_count: signed(self.file_count),
+            total_bytes: signed(self.total_bytes),
+            latest_revision: signed(self.latest.0),
+            sample_paths: self.sample.iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 fn declared_from_wire<T>(

@@ -82,6 +82,20 @@ pub trait Store: Clone + Send + Sync + 'static {
         files: Vec<(StagedName, FilePath)>,
     ) -> impl Future<Output = Result<Vec<Result<Stat, StoreError>>, StoreError>> + Send;
 
+    /// Lets staged files change places with the files at their paths, in one step each: a reader sees the old bytes or the
+    /// new ones. Whatever is displaced is in staging then, a link too, but never a directory. All that succeed are durable.
+    fn exchange(
+        &self,
+        files: Vec<(StagedName, FilePath)>,
+    ) -> impl Future<Output = Result<Vec<Result<Stat, StoreError>>, StoreError>> + Send;
+
+    /// Gives files of the transfer directory other paths, one after the other, never replacing anything; missing
+    /// directories are made, and those that became empty are removed. All that succeed are durable on return.
+    fn relocate(
+        &self,
+        files: Vec<(FilePath, FilePath)>,
+    ) -> impl Future<Output = Result<Vec<Result<Stat, StoreError>>, StoreError>> + Send;
+
     /// Moves files out of the transfer directory into staging, durably, and removes directories that became empty.
     fn withdraw(
         &self,

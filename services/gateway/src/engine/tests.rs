@@ -186,6 +186,7 @@ impl World {
             origin: server_id("s1"),
             state: FileState::Active,
             registered_by: "operator/local 1".to_owned(),
+            instead_of: None,
             deleted_by: None,
             registered_revision: None,
         };

@@ -128,8 +128,8 @@ pub(crate) async fn remove(session: &Session, format: Format, args: RemoveArgs) 
     let what = format!("could not delete {}", args.path);
     let server = session.server_for_change(args.server.as_deref(), &what).await?;
     let expected_revision = match args.revision {
-        Seen::At(revision) => revision,
-        Seen::Current => read(session, &args.path, &what).await?.revision,
+        Some(Seen::At(revision)) => revision,
+        Some(Seen::Current) | None => read(session, &args.path, &what).await?.revision,
     };
     let request = DeleteFileRequest {
         path: args.path,
@@ -156,7 +156,8 @@ pub(crate) async fn remove(session: &Session, format: Format, args: RemoveArgs) 
     ))
 }
 
-async fn read(session: &Session, path: &str, what: &str) -> Result<File> {
+/// The record of a file.
+pub(super) async fn read(session: &Session, path: &str, what: &str) -> Result<File> {
     let request = GetFileRequest { path: path.to_owned() };
     let mut files = session.files();
     let answer = connect::read(files.get_file(request)).await;

@@ -1,5 +1,6 @@
 //! The client commands: each makes a few calls to the gateway and prints what came back.
 
+mod change;
 mod connect;
 mod files;
 mod goal;
@@ -27,6 +28,11 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::File(FileCommand::Register(args)) => register::run(&session, format, args).await,
         Command::File(FileCommand::Ls(args)) => files::list(&session, format, args).await,
         Command::File(FileCommand::Get(args)) => files::get(&session, format, &args.path).await,
+        Command::File(FileCommand::Replace(args)) => register::replace(&session, format, args).await,
+        Command::File(FileCommand::Mv(args)) => change::relocate(&session, format, args).await,
+        Command::File(FileCommand::Rm(args)) if args.recursive => {
+            change::remove_directory(&session, format, args).await
+        }
         Command::File(FileCommand::Rm(args)) => files::remove(&session, format, args).await,
         Command::Status(args) => status::run(&session, format, args).await,
         Command::Server(ServerCommand::Ls) => status::servers(&session, format).await,

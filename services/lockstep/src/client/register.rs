@@ -1,13 +1,16 @@
-//! `lockstep file register`: everything is found and named first, then sent in parts, each of which appears whole.
+//! `lockstep file register` and `replace`: everything is found and named first, then sent in parts, each of which appears whole.
 
 use std::{path::Path, sync::Arc};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use lockstep_model::{Digest, ServerId, clock::Entropy as _, clock::SystemEntropy};
-use lockstep_proto::filesync::v1::{Digests, File, NewFile, RegisterFilesRequest, new_file::Source};
+use lockstep_proto::filesync::v1::{
+    Digests, File, NewFile, RegisterFilesRequest, new_file::ConflictPolicy, new_file::Source,
+};
 
 use super::{
     connect::{self, Session},
+    files,
     goal::Goal,
     progress::Progress,
     shape,
@@ -15,9 +18,9 @@ use super::{
     upload, wait,
 };
 use crate::{
-    cli::{Format, RegisterArgs},
+    cli::{Format, OnConflict, RegisterArgs, ReplaceArgs, Seen},
     out,
-    problem::{Problem, Result},
+    problem::{Exit, Problem, Result},
 };
 
 /// Parts on their way at once: while one is committed, the next one is read and sent.
@@ -30,12 +33,17 @@ pub(crate) async fn run(session: &Session, format: Format, args: RegisterArgs) -
     let what = format!("could not register {}", args.source.display());
     let entries = source::collect(&args.source, args.path.as_deref())?;
     let server = session.server_for_change(args.server.as_deref(), &what).await?;
+    let on_conflict = match args.on_conflict {
+        OnConflict::Refuse => ConflictPolicy::Unspecified,
+        OnConflict::Rename => ConflictPolicy::Rename,
+    };
+    let place = Place { expected_revision: 0, on_conflict };
     let total = entries.len();
     let progress = Arc::new(Progress::new(entries.iter().map(|entry| entry.size_bytes).sum()));
     let mut registered: Vec<File> = Vec::with_capacity(total);
     let parts = source::parts(entries).into_iter().enumerate();
     let mut answers = stream::iter(parts)
-        .map(|(number, part)| register_part(session, &server, number, part, &progress))
+        .map(|(number, part)| register_part(session, &server, number, part, place, &progress))
         .buffered(PARTS_AT_ONCE);
     while let Some(answer) = answers.next().await {
         match answer {
@@ -63,18 +71,53 @@ pub(crate) async fn run(session: &Session, format: Format, args: RegisterArgs) -
     Ok(())
 }
 
+/// Replaces the bytes of a registered file.
+pub(crate) async fn replace(session: &Session, format: Format, args: ReplaceArgs) -> Result<()> {
+    let what = format!("could not replace {}", args.path);
+    let mut entries = source::collect(&args.source, Some(&args.path))?;
+    let only = entries.pop().filter(|entry| entries.is_empty() && entry.path.as_str() == args.path);
+    let entry = only.ok_or_else(|| {
+        Problem::new(Exit::Usage, &what, "the source is a directory, or the path ends with a slash")
+            .advise("name one file, and the exact path of the one that it replaces")
+    })?;
+    let server = session.server_for_change(args.server.as_deref(), &what).await?;
+    let expected_revision = match args.revision {
+        Seen::At(revision) => revision,
+        Seen::Current => files::read(session, &args.path, &what).await?.revision,
+    };
+    let progress = Arc::new(Progress::new(entry.size_bytes));
+    let place = Place { expected_revision, on_conflict: ConflictPolicy::Unspecified };
+    let replaced = register_part(session, &server, 0, vec![entry], place, &progress).await?;
+    progress.finish();
+    print(format, &replaced, &server)
+}
+
+/// What the path of a new file may be.
+#[derive(Clone, Copy)]
+struct Place {
+    expected_revision: i64,
+    on_conflict: ConflictPolicy,
+}
+
 async fn register_part(
     session: &Session,
     server: &ServerId,
     number: usize,
     part: Vec<Entry>,
+    place: Place,
     progress: &Arc<Progress>,
 ) -> Result<Vec<File>> {
     let (first, count) = (part[0].path.to_string(), part.len());
     let files: Vec<NewFile> = stream::iter(part.into_iter().enumerate())
         .map(|(index, entry)| async move {
             let lane = number % PARTS_AT_ONCE * UPLOADS_AT_ONCE + index % UPLOADS_AT_ONCE;
-            new_file(session, server, entry, lane as u8, progress).await
+            let file = new_file(session, server, entry, lane as u8, progress).await?;
+            let Place { expected_revision, on_conflict } = place;
+            Ok::<NewFile, Box<Problem>>(NewFile {
+                expected_revision,
+                on_conflict: on_conflict.into(),
+                ..file
+            })
         })
         .buffered(UPLOADS_AT_ONCE)
         .try_collect()
@@ -111,7 +154,12 @@ async fn new_file(
         (Source::UploadId(uploaded.upload_id.to_string()), uploaded.digest)
     };
     let digests = Digests { blake3: digest.to_string(), ..Digests::default() };
-    Ok(NewFile { path: entry.path.to_string(), source: Some(source), digests: Some(digests) })
+    Ok(NewFile {
+        path: entry.path.to_string(),
+        source: Some(source),
+        digests: Some(digests),
+        ..NewFile::default()
+    })
 }
 
 async fn read(file: &Path) -> Result<Vec<u8>> {

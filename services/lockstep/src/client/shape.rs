@@ -52,6 +52,32 @@ impl<'a> File<'a> {
     }
 }
 
+/// `file mv` and `file rm -r` of a directory.
+#[derive(Serialize)]
+pub(crate) struct Directory<'a> {
+    file_count: i64,
+    total_bytes: i64,
+    latest_revision: i64,
+    sample_paths: &'a [String],
+    /// Of the change; absent after a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change_revision: Option<i64>,
+}
+
+impl<'a> Directory<'a> {
+    /// From the wire.
+    pub(crate) fn of(directory: &'a filesync::DirectorySummary, change_revision: Option<i64>) -> Self {
+        let filesync::DirectorySummary { file_count, total_bytes, latest_revision, sample_paths } = directory;
+        Self {
+            file_count: *file_count,
+            total_bytes: *total_bytes,
+            latest_revision: *latest_revision,
+            sample_paths,
+            change_revision,
+        }
+    }
+}
+
 /// When a file was registered, as text.
 pub(crate) fn register_time(file: &filesync::File) -> String {
     let time = file.register_time.as_ref().and_then(|time| Timestamp::new(time.seconds, time.nanos).ok());

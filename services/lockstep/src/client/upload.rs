@@ -11,7 +11,7 @@ use bytes::Bytes;
 use lockstep_chassis::status::{self, Failure};
 use lockstep_model::{Digest, Fault, Reason, ServerId, UploadId, clock::SystemEntropy};
 use lockstep_proto::filesync::v1::{
-    UploadChunk, UploadHeader, WriteUploadRequest, write_upload_request::Part,
+    GetUploadRequest, UploadChunk, UploadHeader, WriteUploadRequest, write_upload_request::Part,
 };
 use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_stream::wrappers::ReceiverStream;
@@ -57,20 +57,24 @@ pub(crate) async fn upload(
     let what = format!("could not upload {}", entry.file.display());
     let unreadable = |error: &io::Error| Problem::io(&what, entry.file.display(), error);
     let file = File::open(&entry.file).map_err(|error| unreadable(&error))?;
-    let upload_id = UploadId::random(&SystemEntropy);
+    let (mut upload_id, mut offset) = (resumable(server, entry, &file), 0);
     let mut reader = Reader {
         file,
         size_bytes: entry.size_bytes,
         hasher: blake3::Hasher::new(),
         hashed_bytes: 0,
+        resumed: false,
         progress: Arc::clone(progress),
     };
-    let mut offset = 0;
     let mut idle_attempts: u32 = 0;
     let mut near = match entry.size_bytes >= NEAR_BYTES_MIN {
         true => session.uploads_near(server, lane).await,
         false => None,
     };
+    // An earlier command that was cut off may have sent most of it.
+    if entry.size_bytes >= NEAR_BYTES_MIN {
+        offset = committed(session, server, lane, upload_id).await.unwrap_or(0).min(entry.size_bytes);
+    }
     loop {
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let header = UploadHeader {
@@ -92,13 +96,23 @@ pub(crate) async fn upload(
         read.map_err(|error| unreadable(&error))?;
         let next = match answer.map(tonic::Response::into_inner).map_err(|status| status::read(&status)) {
             Ok(answer) if answer.committed_bytes == wire(entry.size_bytes) => {
-                return Ok(Uploaded {
-                    upload_id,
-                    digest: Digest::from_bytes(*reader.hasher.finalize().as_bytes()),
-                });
+                let digest = Digest::from_bytes(*reader.hasher.finalize().as_bytes());
+                if answer.digest == digest.to_string() || !reader.resumed {
+                    return Ok(Uploaded { upload_id, digest });
+                }
+                // What an earlier command sent was read before the file changed.
+                upload_id = UploadId::random(&SystemEntropy);
+                reader.resumed = false;
+                Next { offset: 0, failure: None }
             }
             Ok(answer) => Next { offset: u64::try_from(answer.committed_bytes).unwrap_or(0), failure: None },
-            Err(failure) => Next { offset: continue_at(&failure, offset), failure: Some(failure) },
+            Err(failure) if failure.reason == Reason::OffsetMismatch || !may_pass(&failure) => {
+                Next { offset: continue_at(&failure, offset), failure: Some(failure) }
+            }
+            Err(failure) => {
+                let safe = committed(session, server, lane, upload_id).await;
+                Next { offset: safe.unwrap_or(offset).min(entry.size_bytes), failure: Some(failure) }
+            }
         };
         if next.offset > offset {
             idle_attempts = 0;
@@ -112,6 +126,41 @@ pub(crate) async fn upload(
             tokio::time::sleep((BACKOFF_FIRST * (1 << idle_attempts.min(4))).min(BACKOFF_MAX)).await;
         }
         offset = next.offset;
+    }
+}
+
+/// The same id for the same source and path, so that a command that is repeated goes on where it was cut off.
+fn resumable(server: &ServerId, entry: &Entry, file: &File) -> UploadId {
+    let random = || UploadId::random(&SystemEntropy);
+    let Ok(source) = entry.file.canonicalize() else { return random() };
+    let Ok(modified) = file.metadata().and_then(|found| found.modified()) else { return random() };
+    let Ok(modified) = modified.duration_since(std::time::UNIX_EPOCH) else { return random() };
+    let mut hasher = blake3::Hasher::new_derive_key("lockstep 2026 resumable upload");
+    let (size, modified) = (entry.size_bytes.to_string(), modified.as_nanos().to_string());
+    let source = source.as_os_str().as_encoded_bytes();
+    for part in [
+        server.as_str().as_bytes(),
+        entry.path.as_str().as_bytes(),
+        source,
+        size.as_bytes(),
+        modified.as_bytes(),
+    ] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    let mut bytes = [0; 16];
+    hasher.finalize_xof().fill(&mut bytes);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string().parse().unwrap_or_else(|_| random())
+}
+
+/// How many bytes of an upload are safe on the server; 0 for one that it does not know, nothing if it does not say.
+async fn committed(session: &Session, server: &ServerId, lane: u8, upload_id: UploadId) -> Option<u64> {
+    let request = GetUploadRequest { upload_id: upload_id.to_string() };
+    let mut uploads = session.uploads(lane);
+    match connect::read(uploads.get_upload(connect::addressed(request, server))).await {
+        Ok(answer) => u64::try_from(answer.committed_bytes).ok(),
+        Err(failure) if failure.reason == Reason::UploadNotFound => Some(0),
+        Err(_) => None,
     }
 }
 
@@ -152,6 +201,8 @@ struct Reader {
     size_bytes: u64,
     hasher: blake3::Hasher,
     hashed_bytes: u64,
+    /// Whether bytes were taken over from an earlier command.
+    resumed: bool,
     progress: Arc<Progress>,
 }
 
@@ -167,7 +218,7 @@ impl Reader {
         if sender.blocking_send(message(Part::Header(header))).is_err() {
             return Ok(());
         }
-        self.file.seek(SeekFrom::Start(offset))?;
+        self.skip_to(offset)?;
         let mut offset = offset;
         while offset < self.size_bytes {
             let length = usize::try_from(self.size_bytes - offset).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
@@ -179,6 +230,19 @@ impl Reader {
                 return Ok(());
             }
             offset += length as u64;
+        }
+        Ok(())
+    }
+
+    /// Goes to `offset`; what an earlier command sent is hashed on the way.
+    fn skip_to(&mut self, offset: u64) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.hashed_bytes.min(offset)))?;
+        let mut data = vec![0; CHUNK_BYTES];
+        while self.hashed_bytes < offset {
+            self.resumed = true;
+            let left = usize::try_from(offset - self.hashed_bytes).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+            self.file.read_exact(&mut data[..left])?;
+            self.hash(self.hashed_bytes, &data[..left]);
         }
         Ok(())
     }
@@ -212,6 +276,7 @@ mod tests {
             size_bytes: bytes.len() as u64,
             hasher: blake3::Hasher::new(),
             hashed_bytes: 0,
+            resumed: false,
             progress,
         }
     }
@@ -232,6 +297,15 @@ mod tests {
         sent(&mut reader, 0, 3);
         sent(&mut reader, 1 << 20, 2);
         sent(&mut reader, 0, 3);
+        assert_eq!(Digest::from_bytes(*reader.hasher.finalize().as_bytes()), Digest::of(&bytes));
+    }
+
+    #[test]
+    fn bytes_that_were_sent_before_are_hashed_and_not_sent() {
+        let bytes: Vec<u8> = (0..(2 << 20) + 5).map(|n: u32| n as u8).collect();
+        let mut reader = reader("before", &bytes);
+        sent(&mut reader, (1 << 20) + 3, 2);
+        assert!(reader.resumed);
         assert_eq!(Digest::from_bytes(*reader.hasher.finalize().as_bytes()), Digest::of(&bytes));
     }
 

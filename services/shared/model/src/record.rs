@@ -66,9 +66,13 @@ pub struct FileRecord {
     pub origin: ServerId,
     /// Where it is in its life.
     pub state: FileState,
-    /// `caller id` of the request that registered it, kept in the tombstone too.
+    /// `caller id` of the request that made the record what it is: that registered, replaced or moved the file. Kept in the
+    /// tombstone too.
     pub registered_by: String,
-    /// `caller id` of the request that deleted it; in a tombstone only.
+    /// The path that the request asked for, where a free one was chosen instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<FilePath>,
+    /// `caller id` of the request that deleted or moved it; in a tombstone only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_by: Option<String>,
     /// The revision that registered it; in a tombstone only, whose own revision is that of the deletion.

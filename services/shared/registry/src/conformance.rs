@@ -31,7 +31,7 @@ macro_rules! conformance_properties {
             revisions_are_gap_free
             compare_and_set_lets_one_win
             absent_means_no_live_record
-            prefix_empty_ignores_what_the_commit_deletes
+            prefix_empty_ignores_what_the_commit_changes
             prefix_empty_sees_nothing_beside_the_prefix
             a_refused_commit_changes_nothing
             a_repeated_request_has_no_second_effect

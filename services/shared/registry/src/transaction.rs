@@ -63,7 +63,7 @@ impl Transaction {
                     live.at(key).map(|actual| (actual == Some(*wanted), actual))?
                 }
                 Precondition::PrefixEmpty(prefix) => {
-                    let found = live.below(prefix, &|key| self.deletes(key))?;
+                    let found = live.below(prefix, &|key| self.changes(key))?;
                     (found.is_none(), found)
                 }
             };
@@ -74,9 +74,8 @@ impl Transaction {
         Ok(None)
     }
 
-    fn deletes(&self, key: &str) -> bool {
-        let found = self.changes.binary_search_by(|change| change.key.as_str().cmp(key));
-        found.is_ok_and(|at| self.changes[at].deleted)
+    fn changes(&self, key: &str) -> bool {
+        self.changes.binary_search_by(|change| change.key.as_str().cmp(key)).is_ok()
     }
 
     /// The position that this transaction makes out of `head`. A transaction that changes nothing makes none.

@@ -41,7 +41,7 @@ pub enum Precondition {
     Absent(String),
     /// The live record at the key was made by this revision.
     At(String, Revision),
-    /// No live record below the prefix, but those that this commit deletes.
+    /// No live record below the prefix, but those that this commit deletes or writes anew.
     PrefixEmpty(String),
 }
 

@@ -190,6 +190,20 @@ impl Store for FsStore {
         self.run(move |_, dirs| moves::publish(dirs, &files)).await
     }
 
+    async fn exchange(
+        &self,
+        files: Vec<(StagedName, FilePath)>,
+    ) -> Result<Vec<Result<Stat, StoreError>>, StoreError> {
+        self.run(move |_, dirs| moves::exchange(dirs, &files)).await
+    }
+
+    async fn relocate(
+        &self,
+        files: Vec<(FilePath, FilePath)>,
+    ) -> Result<Vec<Result<Stat, StoreError>>, StoreError> {
+        self.run(move |_, dirs| moves::relocate(dirs, &files)).await
+    }
+
     async fn withdraw(
         &self,
         files: Vec<(FilePath, StagedName)>,

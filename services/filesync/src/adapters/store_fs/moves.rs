@@ -11,7 +11,7 @@ use rustix::{
 
 use super::{
     Dirs, SYNC_EACH_MAX,
-    beneath::{describe, directory, fault, make, stat_of},
+    beneath::{directory, fault, make, stat_of},
 };
 use crate::{
     domain::held::{StagedName, Stat},
@@ -37,6 +37,77 @@ pub(super) fn publish(
     Ok(results)
 }
 
+pub(super) fn exchange(
+    dirs: &Dirs,
+    files: &[(StagedName, FilePath)],
+) -> Result<Vec<Result<Stat, StoreError>>, StoreError> {
+    let results = files.iter().map(|(staged, path)| exchange_one(dirs, staged, path)).collect::<Vec<_>>();
+    let touched = files.iter().map(|(_, path)| path.parent().unwrap_or("").to_owned()).collect();
+    fsync(&dirs.staging).map_err(|errno| fault("staging", errno))?;
+    sync_directories(&dirs.transfer, touched)?;
+    Ok(results)
+}
+
+fn exchange_one(dirs: &Dirs, staged: &StagedName, path: &FilePath) -> Result<Stat, StoreError> {
+    let above = directory(&dirs.transfer, path.parent().unwrap_or(""))?;
+    no_directory(&above, path)?;
+    renameat_with(&dirs.staging, staged.as_str(), &above, path.name(), RenameFlags::EXCHANGE)
+        .map_err(|errno| fault(path.as_str(), errno))?;
+    look_at(&above, path)
+}
+
+pub(super) fn relocate(
+    dirs: &Dirs,
+    files: &[(FilePath, FilePath)],
+) -> Result<Vec<Result<Stat, StoreError>>, StoreError> {
+    let mut touched = Vec::new();
+    let results =
+        files.iter().map(|(from, to)| relocate_one(dirs, from, to, &mut touched)).collect::<Vec<_>>();
+    // The new entry before the old one is gone for good: after a power cut the file has a name.
+    sync_directories(&dirs.transfer, std::mem::take(&mut touched))?;
+    for (from, _) in files {
+        prune(&dirs.transfer, from, &mut touched);
+    }
+    sync_directories(&dirs.transfer, touched)?;
+    Ok(results)
+}
+
+fn relocate_one(
+    dirs: &Dirs,
+    from: &FilePath,
+    to: &FilePath,
+    touched: &mut Vec<String>,
+) -> Result<Stat, StoreError> {
+    let source = directory(&dirs.transfer, from.parent().unwrap_or(""))?;
+    let parent = to.parent().unwrap_or("");
+    let target = make(&dirs.transfer, parent, touched)?;
+    let renamed = no_directory(&source, from).and_then(|()| {
+        renameat_with(&source, from.name(), &target, to.name(), RenameFlags::NOREPLACE)
+            .map_err(|errno| fault(if errno == Errno::NOENT { from.as_str() } else { to.as_str() }, errno))
+    });
+    if let Err(error) = renamed {
+        // What was made for it, goes again.
+        prune(&dirs.transfer, to, touched);
+        return Err(error);
+    }
+    touched.push(parent.to_owned());
+    look_at(&target, to)
+}
+
+fn look_at(above: &OwnedFd, path: &FilePath) -> Result<Stat, StoreError> {
+    let found = statat(above, path.name(), AtFlags::SYMLINK_NOFOLLOW);
+    found.map(|found| stat_of(&found)).map_err(|errno| fault(path.as_str(), errno))
+}
+
+fn no_directory(above: &OwnedFd, path: &FilePath) -> Result<(), StoreError> {
+    let found =
+        statat(above, path.name(), AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| fault(path.as_str(), errno))?;
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::Directory => Err(StoreError::Foreign { path: path.to_string(), what: "a directory" }),
+        _ => Ok(()),
+    }
+}
+
 fn publish_one(
     dirs: &Dirs,
     staged: &StagedName,
@@ -52,10 +123,7 @@ fn publish_one(
             None => open.entry(parent.to_owned()).or_insert(make(&dirs.transfer, parent, touched)?),
         };
         match renameat_with(&dirs.staging, staged.as_str(), above, path.name(), RenameFlags::NOREPLACE) {
-            Ok(()) => {
-                let found = statat(above, path.name(), AtFlags::SYMLINK_NOFOLLOW);
-                return found.map(|found| stat_of(&found)).map_err(|errno| fault(path.as_str(), errno));
-            }
+            Ok(()) => return look_at(above, path),
             Err(Errno::NOENT) if tries < VANISHED_TRIES && exists(&dirs.staging, staged) => {
                 tries += 1;
                 open.remove(parent);
@@ -102,12 +170,7 @@ pub(super) fn withdraw(
 
 fn withdraw_one(dirs: &Dirs, path: &FilePath, staged: &StagedName) -> Result<(), StoreError> {
     let above = directory(&dirs.transfer, path.parent().unwrap_or(""))?;
-    let found = statat(&above, path.name(), AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|errno| fault(path.as_str(), errno))?;
-    let kind = FileType::from_raw_mode(found.st_mode);
-    if kind == FileType::Directory {
-        return Err(StoreError::Foreign { path: path.to_string(), what: describe(kind) });
-    }
+    no_directory(&above, path)?;
     renameat_with(&above, path.name(), &dirs.staging, staged.as_str(), RenameFlags::NOREPLACE)
         .map_err(|errno| fault(path.as_str(), errno))
 }

@@ -19,9 +19,11 @@ use lockstep_model::{
     identity::{Members, MembersUnavailable},
 };
 use lockstep_proto::filesync::v1::{
-    DeleteFileRequest, DeleteFileResponse, File, GetFileRequest, GetFileResponse, ListFilesRequest,
-    ListFilesResponse, ReconcileRequest, ReconcileResponse, RegisterFileRequest, RegisterFileResponse,
-    RegisterFilesRequest, RegisterFilesResponse, WatchReplicasRequest, WatchReplicasResponse,
+    DeleteDirectoryRequest, DeleteDirectoryResponse, DeleteFileRequest, DeleteFileResponse, File,
+    GetFileRequest, GetFileResponse, ListFilesRequest, ListFilesResponse, MoveDirectoryRequest,
+    MoveDirectoryResponse, MoveFileRequest, MoveFileResponse, ReconcileRequest, ReconcileResponse,
+    RegisterFileRequest, RegisterFileResponse, RegisterFilesRequest, RegisterFilesResponse,
+    WatchReplicasRequest, WatchReplicasResponse,
     file_service_client::FileServiceClient,
     file_service_server::{FileService, FileServiceServer},
     replica_service_client::ReplicaServiceClient,
@@ -228,6 +230,27 @@ impl FileService for Handlers {
     ) -> tonic::Result<Response<DeleteFileResponse>> {
         self.reached.fetch_add(1, Ordering::SeqCst);
         Ok(Response::new(DeleteFileResponse::default()))
+    }
+
+    async fn move_file(&self, _: Request<MoveFileRequest>) -> tonic::Result<Response<MoveFileResponse>> {
+        self.reached.fetch_add(1, Ordering::SeqCst);
+        Ok(Response::new(MoveFileResponse::default()))
+    }
+
+    async fn move_directory(
+        &self,
+        _: Request<MoveDirectoryRequest>,
+    ) -> tonic::Result<Response<MoveDirectoryResponse>> {
+        self.reached.fetch_add(1, Ordering::SeqCst);
+        Ok(Response::new(MoveDirectoryResponse::default()))
+    }
+
+    async fn delete_directory(
+        &self,
+        _: Request<DeleteDirectoryRequest>,
+    ) -> tonic::Result<Response<DeleteDirectoryResponse>> {
+        self.reached.fetch_add(1, Ordering::SeqCst);
+        Ok(Response::new(DeleteDirectoryResponse::default()))
     }
 }
 

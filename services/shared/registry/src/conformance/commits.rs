@@ -62,13 +62,16 @@ pub async fn absent_means_no_live_record<R: Registry>(registry: R) {
 }
 
 /// A directory's name goes with the last file below it, in the commit that deletes that file.
-pub async fn prefix_empty_ignores_what_the_commit_deletes<R: Registry>(registry: R) {
+pub async fn prefix_empty_ignores_what_the_commit_changes<R: Registry>(registry: R) {
     commit(&registry, puts([("name/a/x", "1"), ("name/a/y", "2")])).await;
     let without = |keys| only_if([prefix_empty("name/a/")], keys);
     refused(&registry, without(deletes(["name/a/x"])), prefix_empty("name/a/"), Some(1)).await;
     refused(&registry, without(deletes([])), prefix_empty("name/a/"), Some(1)).await;
     commit(&registry, without(deletes(["name/a/x", "name/a/y"]))).await;
     commit(&registry, without(puts([("name/a/z", "3")]))).await;
+    // Written anew is as good: a directory changes its spelling together with all that is below it.
+    refused(&registry, without(puts([("name/a/y", "4")])), prefix_empty("name/a/"), Some(3)).await;
+    commit(&registry, without(puts([("name/a/z", "4")]))).await;
 }
 
 /// Only what begins with the prefix is below it, to the byte.

@@ -1,0 +1,144 @@
+//! Putting bytes in the place of others in one step, so that whoever reads sees the old bytes or the new ones; and what
+//! becomes of those that were displaced: ours go, anybody else's are set aside (R16, R29).
+
+use lockstep_model::{Digest, FilePath, clock::Entropy as _};
+
+use super::Engine;
+use crate::{
+    domain::{
+        error::FileError,
+        held::{StagedName, Stat, Wanted},
+        intent::{Intent, Staged},
+    },
+    ports::{Algorithms, Ports, Store as _, StoreError, Write},
+};
+
+/// What came of a file that got its name, or did not.
+pub(super) type Published = Result<Stat, StoreError>;
+
+impl<P: Ports> Engine<P> {
+    /// Publishes files whose paths are taken. What they displace is settled by [`Engine::settle_exchanges_at`], once they
+    /// are held. The caller has the lease.
+    pub(super) async fn displace(&self, files: &[&Staged]) -> Result<Vec<Published>, FileError> {
+        let paths: Vec<FilePath> = files.iter().map(|file| file.wanted.path.clone()).collect();
+        let mut writes = Vec::with_capacity(files.len());
+        for (file, held) in files.iter().zip(self.inner.board.held(&paths)) {
+            let intent = Intent::Exchange {
+                wanted: file.wanted.clone(),
+                staged: file.staged.clone(),
+                known: held.map(|held| held.digest),
+            };
+            writes.push(Write::Intend(self.number(), intent));
+        }
+        self.record(writes.clone()).await?;
+        for write in writes {
+            if let Write::Intend(number, intent) = write {
+                self.inner.intents.leave(number, intent);
+            }
+        }
+        fail::fail_point!("filesync.exchange.intended");
+        let store = &self.inner.ports.store;
+        let moves = files.iter().map(|file| (file.staged.clone(), file.wanted.path.clone())).collect();
+        let mut exchanged = store.exchange(moves).await.map_err(|error| self.disk(error))?;
+        for (result, file) in exchanged.iter_mut().zip(files) {
+            // It went away meanwhile, or is nothing that could be in staging.
+            if matches!(result, Err(StoreError::Absent { .. } | StoreError::Foreign { .. })) {
+                *result = self.clear_and_publish(file).await;
+            }
+        }
+        Ok(exchanged)
+    }
+
+    async fn clear_and_publish(&self, file: &Staged) -> Published {
+        let path = &file.wanted.path;
+        match self.set_aside(path).await {
+            Ok(()) | Err(StoreError::Absent { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let absent = || StoreError::Absent { path: path.to_string() };
+        let moved = vec![(file.staged.clone(), path.clone())];
+        self.inner.ports.store.publish(moved).await?.pop().ok_or_else(absent)?
+    }
+
+    /// Sets aside whatever is at a path.
+    pub(super) async fn set_aside(&self, path: &FilePath) -> Result<(), StoreError> {
+        let store = &self.inner.ports.store;
+        let name = StagedName::new("loose", self.inner.ports.entropy.uuid());
+        let withdrawn = store.withdraw(vec![(path.clone(), name.clone())]).await?;
+        withdrawn.into_iter().collect::<Result<Vec<()>, StoreError>>()?;
+        let kept = store.set_aside(name, path.clone()).await?;
+        tracing::warn!(%path, %kept, "set aside bytes that nobody registered");
+        Ok(())
+    }
+
+    /// Settles the exchanges at `paths` that nobody else is settling, or all. The caller has the lease, or nothing else
+    /// runs yet.
+    pub(super) async fn settle_exchanges_at(&self, paths: Option<&[FilePath]>) -> Result<(), FileError> {
+        let mut left = self.inner.intents.take_exchanges(paths);
+        while let Some((number, intent)) = left.pop_first() {
+            if let Err(error) = self.settle_exchange(number, &intent).await {
+                self.inner.intents.leave(number, intent);
+                left.into_iter().for_each(|(number, intent)| self.inner.intents.leave(number, intent));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is in staging tells how far it came. The caller has the lease of the path.
+    pub(super) async fn settle_exchange(&self, number: u64, intent: &Intent) -> Result<(), FileError> {
+        let Intent::Exchange { wanted, staged, known } = intent else { return Ok(()) };
+        let (path, digest_wanted) = (&wanted.path, &wanted.digest);
+        let store = &self.inner.ports.store;
+        let found = match store.hash(vec![staged.clone()], Algorithms::default()).await {
+            Ok(found) => Ok(found.into_iter().flatten().next().map(|found| found.digest)),
+            Err(error @ (StoreError::Foreign { .. } | StoreError::Changed { .. })) => Err(error),
+            Err(error) => return Err(self.disk(error)),
+        };
+        let is_ours = match &found {
+            Ok(None) => false,
+            // Not begun, or the bytes that were there are the same ones.
+            Ok(Some(digest)) if digest == digest_wanted => self.is_at(path, digest_wanted).await?,
+            Ok(Some(digest)) => Some(digest) == known.as_ref(),
+            Err(_) => false,
+        };
+        let is_needed = matches!(&found, Ok(Some(digest)) if digest == digest_wanted);
+        if !is_ours && !is_needed && !matches!(found, Ok(None)) {
+            let kept =
+                store.set_aside(staged.clone(), path.clone()).await.map_err(|error| self.disk(error))?;
+            tracing::warn!(%path, %kept, "set aside bytes that were not the registered ones");
+        }
+        let is_done = is_ours || !is_needed;
+        let mut writes = if is_done { self.hold_exchanged(wanted).await? } else { Vec::new() };
+        writes.push(Write::Settle(number));
+        self.record(writes).await?;
+        if is_ours {
+            self.discard(vec![staged.clone()]).await;
+        }
+        fail::fail_point!("filesync.exchange.settled");
+        Ok(())
+    }
+
+    /// What to write for bytes that are at their path, but not held yet, because whoever put them there failed or died.
+    async fn hold_exchanged(&self, wanted: &Wanted) -> Result<Vec<Write>, FileError> {
+        let held = self.inner.board.held(std::slice::from_ref(&wanted.path)).pop().flatten();
+        if held.is_some_and(|held| held.digest == wanted.digest || held.revision > wanted.revision) {
+            return Ok(Vec::new());
+        }
+        let mut writes = self.adopt(wanted).await?.unwrap_or_default();
+        // What is missing by now may be newer.
+        if !self.inner.board.is_missing(wanted) {
+            writes.retain(|write| !matches!(write, Write::Clear(_)));
+        }
+        Ok(writes)
+    }
+
+    /// Whether these bytes are at the path.
+    async fn is_at(&self, path: &FilePath, digest: &Digest) -> Result<bool, FileError> {
+        match self.inner.ports.store.hash_published(path.clone()).await {
+            Ok(found) => Ok(found.is_some_and(|found| found.digest == *digest)),
+            Err(StoreError::Foreign { .. } | StoreError::Changed { .. }) => Ok(false),
+            Err(error) => Err(self.disk(error)),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Moving: the file has its new path with the commit, then every server renames its copy; no bytes travel (R38).
+
+use lockstep_model::{FilePath, Revision, clock::Entropy as _, path::fold, record::file_key};
+use lockstep_registry::{Registry as _, RegistryError, Request};
+
+use super::{Ask, Engine, Registered, change::Step, codec::decode, commit::ATTEMPTS_MAX};
+use crate::{
+    domain::{
+        error::FileError,
+        exception::Missing,
+        held::{Held, StagedName, Stat, Wanted},
+        intent::{Intent, Staged},
+    },
+    ports::{Algorithms, Ports, Store as _, StoreError, Write},
+};
+
+impl<P: Ports> Engine<P> {
+    /// Gives a file another path; answers it as it is then.
+    ///
+    /// # Errors
+    /// As the contract says; after one other than `REGISTRY_UNAVAILABLE` nothing happened.
+    pub async fn move_file(
+        &self,
+        ask: Ask,
+        path: FilePath,
+        new_path: FilePath,
+        expected: Revision,
+    ) -> Result<Registered, FileError> {
+        let engine = self.clone();
+        self.detached(async move { engine.move_now(&ask, &path, &new_path, expected).await }).await
+    }
+
+    async fn move_now(
+        &self,
+        ask: &Ask,
+        path: &FilePath,
+        new_path: &FilePath,
+        expected: Revision,
+    ) -> Result<Registered, FileError> {
+        self.may_originate()?;
+        // Of the same request at the same time, the second waits for the answer of the first.
+        let _turn = self.inner.requests.acquire_names([fold(&ask.label())].into()).await;
+        let (target, label) = (std::slice::from_ref(new_path), ask.label());
+        let fingerprint = format!("move {path} {expected} {new_path}");
+        let request = Request { caller: ask.caller.clone(), id: ask.request_id.to_string(), fingerprint };
+        let not_found = || FileError::NotFound { path: path.clone() };
+        if let Some(revision) = self.known_request(&request).await? {
+            return self.replay(revision, target, &label).await?.pop().ok_or_else(not_found);
+        }
+        match self.try_move(ask, &request, path, new_path, expected).await {
+            // Another server may have carried it out at the same time; then what is in the way is its work.
+            Err(error) => match self.known_request(&request).await? {
+                Some(revision) => self.replay(revision, target, &label).await?.pop().ok_or_else(not_found),
+                None => Err(error),
+            },
+            done => done,
+        }
+    }
+
+    async fn try_move(
+        &self,
+        ask: &Ask,
+        request: &Request,
+        path: &FilePath,
+        new_path: &FilePath,
+        expected: Revision,
+    ) -> Result<Registered, FileError> {
+        let (target, label) = (std::slice::from_ref(new_path), ask.label());
+        let not_found = || FileError::NotFound { path: path.clone() };
+        for _ in 0..ATTEMPTS_MAX {
+            let mut latest = self.registry().get_latest(vec![file_key(path)]).await?;
+            let record = latest.pop().flatten().ok_or_else(not_found)?;
+            if record.deleted {
+                // A request that is forgotten among later ones is still told by what it left.
+                if decode(&record)?.deleted_by.as_ref() == Some(&label) {
+                    return self.replay(record.revision, target, &label).await?.pop().ok_or_else(not_found);
+                }
+                return Err(not_found());
+            }
+            let step = Step::at(path, &record, expected, Some(new_path.clone()))?;
+            let lease = self.acquire_free(target, &[], ask).await?;
+            match self.commit_steps(ask, request.clone(), std::slice::from_ref(&step)).await {
+                Err(FileError::Registry(RegistryError::Refused { .. })) => {}
+                Err(error) => return Err(error),
+                Ok(committed) if committed.replayed => {
+                    return self
+                        .replay(committed.revision, target, &label)
+                        .await?
+                        .pop()
+                        .ok_or_else(not_found);
+                }
+                Ok(committed) => {
+                    fail::fail_point!("filesync.move.committed");
+                    drop(lease);
+                    self.follow_own_change(path).await;
+                    let (path, revision) = (new_path.clone(), committed.revision);
+                    return Ok(Registered { path, revision, record: step.moved(ask) });
+                }
+            }
+        }
+        let cause = "other changes of the same names kept coming in between".to_owned();
+        Err(RegistryError::Unavailable { cause }.into())
+    }
+
+    /// The change stands. Whatever keeps this server from carrying it out now, its next round does.
+    pub(super) async fn follow_own_change(&self, path: &FilePath) {
+        if let Err(error) = self.reconcile().await {
+            tracing::warn!(%path, %error, "the change is carried out here later");
+        }
+    }
+
+    /// Renames our copies of files that have another path by now. The caller has the lease of the old paths and the new.
+    pub(super) async fn relocate(&self, moves: Vec<(FilePath, Wanted)>) -> Result<(), FileError> {
+        if moves.is_empty() {
+            return Ok(());
+        }
+        let from: Vec<FilePath> = moves.iter().map(|(from, _)| from.clone()).collect();
+        let held = self.inner.board.held(&from);
+        let pairs = moves.iter().map(|(from, wanted)| (from.clone(), wanted.path.clone())).collect();
+        let relocated = self.inner.ports.store.relocate(pairs).await.map_err(|error| self.disk(error))?;
+        fail::fail_point!("filesync.move.renamed");
+        let (mut writes, mut blocked, mut failed) = (Vec::new(), Vec::new(), None);
+        for (((from, wanted), held), relocated) in moves.into_iter().zip(held).zip(relocated) {
+            let Some(held) = held else { continue };
+            match relocated {
+                Ok(stat) => writes.append(&mut hold_moved(from, &wanted, &held, stat)),
+                // Renamed before a crash; or somebody took it away.
+                Err(StoreError::Absent { .. }) => {
+                    writes.push(Write::Release(from));
+                    match self.adopt(&wanted).await? {
+                        Some(mut held) => writes.append(&mut held),
+                        None => writes.push(Write::Miss(Missing::new(wanted))),
+                    }
+                }
+                // Something is in the way: a loose file, a directory, or a file that is about to move itself.
+                Err(StoreError::Occupied { .. } | StoreError::Foreign { .. }) => blocked.push((from, wanted)),
+                Err(error) => failed = Some(error),
+            }
+        }
+        self.record(writes).await?;
+        fail::fail_point!("filesync.move.held");
+        if let Some(error) = failed {
+            return Err(self.disk(error));
+        }
+        if blocked.is_empty() { Ok(()) } else { self.relocate_blocked(blocked).await }
+    }
+
+    /// All that are blocked step aside, into staging, and then get their names; whatever is in the way then, nobody
+    /// registered.
+    async fn relocate_blocked(&self, moves: Vec<(FilePath, Wanted)>) -> Result<(), FileError> {
+        let staged_name = || StagedName::new("move", self.inner.ports.entropy.uuid());
+        let (from, files): (Vec<FilePath>, Vec<Staged>) =
+            moves.into_iter().map(|(from, wanted)| (from, Staged::new(wanted, staged_name()))).unzip();
+        let number = self.number();
+        let _active = self.inner.intents.begin(number);
+        let intent = Intent::Register { files: files.clone(), asked: None };
+        self.record(vec![Write::Intend(number, intent.clone())]).await?;
+        let result = self.step_aside(number, from, files).await;
+        if result.is_err() {
+            self.inner.intents.leave(number, intent);
+        }
+        result
+    }
+
+    async fn step_aside(
+        &self,
+        number: u64,
+        from: Vec<FilePath>,
+        files: Vec<Staged>,
+    ) -> Result<(), FileError> {
+        let store = &self.inner.ports.store;
+        let pairs = from.iter().zip(&files).map(|(from, file)| (from.clone(), file.staged.clone())).collect();
+        let withdrawn = store.withdraw(pairs).await.map_err(|error| self.disk(error))?;
+        let (mut writes, mut here) = (Vec::new(), Vec::new());
+        for ((from, file), withdrawn) in from.into_iter().zip(files).zip(withdrawn) {
+            writes.push(Write::Release(from.clone()));
+            match withdrawn {
+                Ok(()) if self.is_right(&file).await? => here.push(file),
+                Ok(()) => {
+                    let kept = store.set_aside(file.staged, from).await.map_err(|error| self.disk(error))?;
+                    tracing::warn!(path = %file.wanted.path, %kept, "set aside bytes that were not the registered ones");
+                    writes.push(Write::Miss(Missing::new(file.wanted)));
+                }
+                Err(StoreError::Absent { .. } | StoreError::Foreign { .. }) => {
+                    writes.push(Write::Miss(Missing::new(file.wanted)));
+                }
+                Err(error) => return Err(self.disk(error)),
+            }
+        }
+        self.record(writes).await?;
+        let left = self.publish_registered(number, None, here).await?;
+        match left.first() {
+            None => Ok(()),
+            Some(file) => {
+                let path = file.wanted.path.clone();
+                self.inner.intents.leave(number, Intent::Register { files: left, asked: None });
+                let cause = "a file that moved has not got its new name yet".to_owned();
+                Err(self.disk(StoreError::Failed { path: path.to_string(), cause }))
+            }
+        }
+    }
+
+    async fn is_right(&self, file: &Staged) -> Result<bool, FileError> {
+        let hashed = self.inner.ports.store.hash(vec![file.staged.clone()], Algorithms::default()).await;
+        match hashed {
+            Ok(found) => {
+                Ok(found.into_iter().flatten().next().is_some_and(|f| f.digest == file.wanted.digest))
+            }
+            Err(StoreError::Foreign { .. } | StoreError::Changed { .. }) => Ok(false),
+            Err(error) => Err(self.disk(error)),
+        }
+    }
+}
+
+/// What to write when a copy has its new name: it is as verified as it was. If somebody changed it, that still shows.
+fn hold_moved(from: FilePath, wanted: &Wanted, held: &Held, stat: Stat) -> Vec<Write> {
+    let stat = if stat.same_content(&held.stat) { stat } else { held.stat };
+    let Wanted { path, file_id, revision, digest, .. } = wanted.clone();
+    vec![
+        Write::Release(from),
+        Write::Hold(path.clone(), Held { file_id, revision, digest, stat }),
+        Write::Clear(path),
+    ]
+}
