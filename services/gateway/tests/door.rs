@@ -320,6 +320,7 @@ impl Mesh {
             state: FileState::Active,
             registered_by: "operator/anna 1".to_owned(),
             instead_of: None,
+            moved_to: None,
             deleted_by: None,
             registered_revision: None,
         };

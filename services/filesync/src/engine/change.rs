@@ -52,6 +52,7 @@ impl Step {
     fn tombstone(&self, ask: &Ask) -> FileRecord {
         FileRecord {
             deleted_by: Some(ask.label()),
+            moved_to: self.to.clone(),
             registered_revision: Some(self.revision),
             ..self.body.clone()
         }

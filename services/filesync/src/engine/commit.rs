@@ -194,7 +194,8 @@ impl<P: Ports> Engine<P> {
             let body = decode(record)?;
             let Ok(path) = record.key[FILE.len()..].parse::<FilePath>() else { continue };
             if body.registered_by == label {
-                let record = FileRecord { deleted_by: None, registered_revision: None, ..body };
+                let record =
+                    FileRecord { deleted_by: None, moved_to: None, registered_revision: None, ..body };
                 let asked = record.instead_of.clone().unwrap_or_else(|| path.clone());
                 made.entry(asked).or_default().push(Registered { path, revision, record });
             }
@@ -257,6 +258,7 @@ impl Staged {
             state: FileState::Active,
             registered_by: ask.label(),
             instead_of: self.instead_of.clone(),
+            moved_to: None,
             deleted_by: None,
             registered_revision: None,
         }

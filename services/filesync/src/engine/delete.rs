@@ -189,5 +189,5 @@ impl<P: Ports> Engine<P> {
 
 /// A file as it was before its tombstone.
 pub(super) fn living(tombstone: FileRecord) -> FileRecord {
-    FileRecord { deleted_by: None, registered_revision: None, ..tombstone }
+    FileRecord { deleted_by: None, moved_to: None, registered_revision: None, ..tombstone }
 }

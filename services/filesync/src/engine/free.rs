@@ -53,6 +53,11 @@ impl<P: Ports> Engine<P> {
         let (label, mut loose_before) = (ask.label(), false);
         for _ in 0..ATTEMPTS_MAX {
             let lease = self.inner.leases.acquire(paths.iter().chain(taken)).await;
+            if self.inner.intents.is_left_at(taken) {
+                drop(lease);
+                self.settle().await?;
+                continue;
+            }
             let loose = if self.holds_any(paths) { None } else { self.find_loose(paths).await? };
             if loose.is_none() && !self.holds_any(paths) {
                 return Ok(lease);

@@ -116,6 +116,13 @@ fn is_made_by(
         })
 }
 
+/// Whether the file that was committed may live under another path by now.
+fn is_elsewhere(latest: Option<&Record>, wanted: &Wanted) -> Result<bool, FileError> {
+    let Some(record) = latest else { return Ok(false) };
+    let body = decode(record)?;
+    Ok(body.file_id != wanted.file_id || (record.deleted && body.moved_to.is_some()))
+}
+
 impl<P: Ports> Engine<P> {
     /// Removes staged bytes that nobody needs. What the disk does not let go of now is tried again in each round: the
     /// outcome of the work itself does not depend on it.
@@ -181,13 +188,19 @@ impl<P: Ports> Engine<P> {
         let latest = self.registry().get_latest(paths.iter().map(file_key).collect()).await?;
         let (mut committed, mut dropped) = (Vec::new(), Vec::new());
         for (mut file, record) in files.into_iter().zip(latest) {
+            let is_moved = is_elsewhere(record.as_ref(), &file.wanted)?;
             let live = record.filter(|record| !record.deleted);
-            match live {
-                Some(record) if is_made_by(&record, &file, asked.as_ref(), made)? => {
+            match (live, made) {
+                (Some(record), _) if is_made_by(&record, &file, asked.as_ref(), made)? => {
                     file.wanted.revision = record.revision;
                     committed.push(file);
                 }
-                live => {
+                // What follows that revision may need these bytes, and this server may be the only one that has them.
+                (_, Some(revision)) if is_moved && !self.is_held_since(&file.wanted.path, revision) => {
+                    file.wanted.revision = revision;
+                    committed.push(file);
+                }
+                (live, _) => {
                     if let Some(revision) = made {
                         file.wanted.revision = revision;
                         self.withdraw_superseded(&file.wanted, live.as_ref()).await?;
@@ -219,7 +232,11 @@ impl<P: Ports> Engine<P> {
         for file in committed {
             // After a crash behind the rename the bytes have their final name already.
             match self.adopt(&file.wanted).await? {
-                Some(mut held) => writes.append(&mut held),
+                Some(mut held) => {
+                    writes.append(&mut held);
+                    // Staged twice, because the request came twice.
+                    dropped.push(file.staged);
+                }
                 None => unpublished.push(file),
             }
         }
@@ -230,6 +247,11 @@ impl<P: Ports> Engine<P> {
         }
         self.discard(dropped).await;
         Ok(())
+    }
+
+    fn is_held_since(&self, path: &FilePath, revision: Revision) -> bool {
+        let held = self.inner.board.held(std::slice::from_ref(path)).pop().flatten();
+        held.is_some_and(|held| held.revision > revision)
     }
 
     /// A file that was committed and got its name before the crash, and was changed again while this server was away, is

@@ -187,6 +187,7 @@ impl World {
             state: FileState::Active,
             registered_by: "operator/local 1".to_owned(),
             instead_of: None,
+            moved_to: None,
             deleted_by: None,
             registered_revision: None,
         };

@@ -75,6 +75,9 @@ pub struct FileRecord {
     /// `caller id` of the request that deleted or moved it; in a tombstone only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_by: Option<String>,
+    /// Where the file went; in the tombstone of a move only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_to: Option<FilePath>,
     /// The revision that registered it; in a tombstone only, whose own revision is that of the deletion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registered_revision: Option<Revision>,
