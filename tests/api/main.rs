@@ -5,7 +5,6 @@ mod bad_state;
 mod calls;
 mod changes;
 mod early;
-
 mod matrix;
 mod mesh;
 mod names;

@@ -62,7 +62,7 @@ const CONTENT: [&str; 4] = [
 ];
 
 /// Facts that can never grow a third value.
-const FACTS: [&str; 2] = ["caught_up", "snapshot"];
+const FACTS: [&str; 3] = ["caught_up", "snapshot", "dry_run"];
 
 /// Enums that stay at the top although one message uses them: the layer that enforces rights reads them.
 const SHARED_ENUMS: [&str; 2] = ["lockstep.shared.v1.Role", "lockstep.shared.v1.Routing"];

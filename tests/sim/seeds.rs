@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Seeds that once found something; they are run first, whatever else is run.
-pub(crate) const REGRESSIONS: &[u64] = &[209, 269];
+pub(crate) const REGRESSIONS: &[u64] = &[209, 269, 38, 49];
 
 /// Worlds in every run.
 const SEEDS: u64 = 50;

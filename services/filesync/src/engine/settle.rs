@@ -188,6 +188,8 @@ impl<P: Ports> Engine<P> {
         let latest = self.registry().get_latest(paths.iter().map(file_key).collect()).await?;
         let (mut committed, mut dropped) = (Vec::new(), Vec::new());
         for (mut file, record) in files.into_iter().zip(latest) {
+            // Where the commit is over, the revision is known.
+            let made = made.or_else(|| asked.is_none().then_some(file.wanted.revision));
             let is_moved = is_elsewhere(record.as_ref(), &file.wanted)?;
             let live = record.filter(|record| !record.deleted);
             match (live, made) {
