@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lockstep_model::{
-    Digest, Fault, FilePath, Metadata, Reason, Revision, ServerId, UploadId, path::InvalidPath,
+    Digest, Fault, FilePath, Metadata, Reason, Revision, ServerId, UploadId, Violation, path::InvalidPath,
 };
 use lockstep_registry::RegistryError;
 
@@ -54,6 +54,38 @@ pub enum FileError {
     LooseFile {
         /// The path.
         path: FilePath,
+        /// The server.
+        server: ServerId,
+    },
+    /// Nothing lies at the path.
+    #[error("server {server} has no file at {path} in its transfer directory")]
+    NothingThere {
+        /// The path.
+        path: FilePath,
+        /// The server.
+        server: ServerId,
+    },
+    /// What lies at the path is no regular file with one name.
+    #[error("{path} on server {server} is {what}")]
+    NotRegular {
+        /// The path.
+        path: FilePath,
+        /// The server.
+        server: ServerId,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Files in place and others cannot be registered together.
+    #[error("{path} is in place, and other files of the request are not")]
+    Mixed {
+        /// The path.
+        path: FilePath,
+    },
+    /// Nothing is set aside under this id.
+    #[error("server {server} has nothing set aside under {id}")]
+    AsideNotFound {
+        /// The id.
+        id: String,
         /// The server.
         server: ServerId,
     },
@@ -231,6 +263,9 @@ impl Fault for FileError {
             Self::Exists { .. } => Reason::FileExists,
             Self::PathConflict { .. } => Reason::PathConflict,
             Self::LooseFile { .. } => Reason::LooseFileExists,
+            Self::NothingThere { .. } | Self::AsideNotFound { .. } => Reason::ContentNotFound,
+            Self::NotRegular { .. } => Reason::NotRegular,
+            Self::Mixed { .. } => Reason::FieldViolation,
             Self::RevisionChanged { .. } => Reason::RevisionChanged,
             Self::RequestReused { .. } => Reason::RequestIdReused,
             Self::DigestMismatch { .. }
@@ -268,8 +303,19 @@ impl Fault for FileError {
             Self::PathConflict { path, other } => {
                 vec![("path", path.to_string()), ("other_path", other.clone())]
             }
-            Self::LooseFile { path, server } | Self::StagingChanged { path, server } => {
+            Self::LooseFile { path, server }
+            | Self::NothingThere { path, server }
+            | Self::StagingChanged { path, server } => {
                 vec![("path", path.to_string()), ("server_id", server.to_string())]
+            }
+            Self::NotRegular { path, server, what } => vec![
+                ("path", path.to_string()),
+                ("server_id", server.to_string()),
+                ("found", (*what).to_owned()),
+            ],
+            Self::Mixed { path } => vec![("path", path.to_string())],
+            Self::AsideNotFound { id, server } => {
+                vec![("aside_id", id.clone()), ("server_id", server.to_string())]
             }
             Self::RevisionChanged { path, expected, actual } => vec![
                 ("path", path.to_string()),
@@ -333,6 +379,15 @@ impl Fault for FileError {
             Self::Registry(error) => error.retry_after(),
             Self::Store { error, .. } => error.retry_after(),
             _ => None,
+        }
+    }
+
+    fn violations(&self) -> Vec<Violation> {
+        match self {
+            Self::Mixed { .. } => {
+                vec![Violation { field: "files".to_owned(), description: self.to_string() }]
+            }
+            _ => Vec::new(),
         }
     }
 

@@ -18,6 +18,12 @@ pub enum Intent {
         /// Each file with its bytes in staging. The revision is not known yet.
         files: Vec<Staged>,
     },
+    /// Files that lie at their paths and are about to be committed, new or as a new version. Told apart after a crash
+    /// like those of `Register`, by `file_id` and digest.
+    InPlace {
+        /// What they will be. The revision is not known yet.
+        files: Vec<Wanted>,
+    },
     /// A file whose deletion is committed and that is about to leave the transfer directory.
     Delete {
         /// Where it is.
@@ -47,6 +53,7 @@ impl Intent {
     pub fn staged(&self) -> Vec<&StagedName> {
         match self {
             Self::Register { files } => files.iter().map(|file| &file.staged).collect(),
+            Self::InPlace { .. } => Vec::new(),
             Self::Delete { staged, .. } => vec![staged],
         }
     }

@@ -29,7 +29,8 @@ impl Change {
         }
     }
 
-    fn revision(&self) -> Revision {
+    /// The revision that it is about.
+    pub fn revision(&self) -> Revision {
         match self {
             Self::Active(wanted) => wanted.revision,
             Self::Deleted { revision, .. } => *revision,

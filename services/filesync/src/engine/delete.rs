@@ -42,6 +42,7 @@ impl<P: Ports> Engine<P> {
         expected: Revision,
     ) -> Result<(Registered, Revision), FileError> {
         self.may_originate()?;
+        self.verify_store().await?;
         // Of the same request at the same time, the second waits for the answer of the first.
         let _turn = self.inner.requests.acquire_names([fold(&ask.label())].into()).await;
         let fingerprint = format!("delete {path} {expected}");

@@ -12,11 +12,14 @@ mod codec;
 mod content;
 mod delete;
 mod early;
+mod examine;
 mod fetch;
 mod fetch_large;
 mod fetch_small;
 mod free;
+mod in_place;
 mod lease;
+mod loose;
 mod publish;
 mod reconcile;
 mod register;
@@ -25,7 +28,9 @@ mod roster;
 mod settle;
 mod staged_file;
 mod start;
+mod update;
 mod uploads;
+mod walk;
 
 use std::{
     sync::{
@@ -46,9 +51,11 @@ pub(crate) use self::codec::decode;
 use self::{board::Board, lease::Leases, roster::Roster, uploads::Uploads};
 pub use self::{
     content::{Answer, CONTENT_RANGES_MAX},
+    loose::Loose,
     reconcile::Round,
     register::{Declared, NewFile, Source},
     uploads::{UPLOAD_BYTES_MAX, Writer},
+    walk::{Checked, Depth},
 };
 use crate::{
     config::Settings,
@@ -82,6 +89,7 @@ struct Inner<P: Ports> {
     uploads: Uploads,
     early: early::EarlyCopies,
     roster: Roster,
+    drifts: examine::Drifts,
     intents: settle::Intents,
     numbers: AtomicU64,
     reserved_bytes: AtomicU64,

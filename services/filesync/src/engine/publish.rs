@@ -119,17 +119,6 @@ impl<P: Ports> Engine<P> {
         self.inner.ports.store.publish(moved).await?.pop().ok_or_else(absent)?
     }
 
-    /// Sets aside whatever is at a path.
-    pub(super) async fn set_aside(&self, path: &FilePath) -> Result<(), StoreError> {
-        let store = &self.inner.ports.store;
-        let name = StagedName::new("loose", lockstep_model::clock::Entropy::uuid(&self.inner.ports.entropy));
-        let withdrawn = store.withdraw(vec![(path.clone(), name.clone())]).await?;
-        withdrawn.into_iter().collect::<Result<Vec<()>, StoreError>>()?;
-        let kept = store.set_aside(name, path.clone()).await?;
-        tracing::warn!(%path, %kept, "set aside bytes that nobody registered");
-        Ok(())
-    }
-
     /// Whether the bytes that are at the path already are the wanted ones; then they are held.
     pub(super) async fn adopt(&self, wanted: &Wanted) -> Result<Option<Vec<Write>>, FileError> {
         let hashed = self.inner.ports.store.hash_published(wanted.path.clone()).await;
@@ -168,7 +157,7 @@ fn changed_in_staging(path: &FilePath) -> Obstacle {
     }
 }
 
-fn hold(wanted: &Wanted, stat: Stat, groups: Groups) -> Vec<Write> {
+pub(super) fn hold(wanted: &Wanted, stat: Stat, groups: Groups) -> Vec<Write> {
     let Wanted { path, file_id, revision, digest, .. } = wanted.clone();
     let mut writes = Vec::with_capacity(3);
     if wanted.size_bytes > SMALL_BYTES_MAX {

@@ -49,6 +49,8 @@ pub enum Source {
     Upload(UploadId),
     /// The bytes themselves.
     Content(Bytes),
+    /// The bytes lie at the path already; all files of a request, or none.
+    InPlace,
 }
 
 /// Digests that the caller knows already.
@@ -74,6 +76,7 @@ impl<P: Ports> Engine<P> {
 
     async fn register_now(&self, ask: &Ask, files: Vec<NewFile>) -> Result<Vec<Registered>, FileError> {
         self.may_originate()?;
+        self.verify_store().await?;
         // Of the same request at the same time, the second waits for the answer of the first.
         let _turn = self.inner.requests.acquire_names([fold(&ask.label())].into()).await;
         let request = request(ask, &files);
@@ -82,6 +85,9 @@ impl<P: Ports> Engine<P> {
             return self.replay(revision, &paths, &ask.label()).await;
         }
         self.catch_up_with(&paths, ask).await?;
+        if files.iter().all(NewFile::is_in_place) {
+            return self.register_in_place(ask, request, files).await;
+        }
         let uploads: Vec<UploadId> = files.iter().filter_map(NewFile::upload).collect();
         self.resume_complete(&ask.caller, &uploads).await?;
         let claimed = self.claim_uploads(&ask.caller, &uploads)?;
@@ -104,7 +110,7 @@ impl<P: Ports> Engine<P> {
         result
     }
 
-    async fn known_request(&self, request: &Request) -> Result<Option<Revision>, FileError> {
+    pub(super) async fn known_request(&self, request: &Request) -> Result<Option<Revision>, FileError> {
         self.registry().find_request(request.clone()).await.map_err(|error| named(error, &request.id))
     }
 
@@ -138,6 +144,9 @@ impl<P: Ports> Engine<P> {
                     let upload = upload.ok_or_else(unknown)?;
                     read_back.push(upload.checked.clone());
                     (upload.staged(), upload.digest, Some(upload.md5), upload.size_bytes)
+                }
+                Source::InPlace => {
+                    return Err(FileError::Mixed { path: file.path.clone() });
                 }
             };
             received.push((expected, md5));
@@ -265,7 +274,12 @@ impl<P: Ports> Engine<P> {
         Ok(files.into_iter().map(|file| file.registered(committed.revision, ask)).collect())
     }
 
-    async fn commit(&self, ask: &Ask, request: Request, staged: &[Staged]) -> Result<Committed, FileError> {
+    pub(super) async fn commit(
+        &self,
+        ask: &Ask,
+        request: Request,
+        staged: &[Staged],
+    ) -> Result<Committed, FileError> {
         let paths: Vec<FilePath> = staged.iter().map(|file| file.wanted.path.clone()).collect();
         for _ in 0..ATTEMPTS_MAX {
             let claims = match self.standing(&paths, &ask.label()).await? {
@@ -287,7 +301,7 @@ impl<P: Ports> Engine<P> {
 
     /// The first answer of a request that is known: what its transaction wrote. Where that is compacted, the record or
     /// tombstone that it made still tells.
-    async fn replay(
+    pub(super) async fn replay(
         &self,
         revision: Revision,
         paths: &[FilePath],
@@ -325,27 +339,31 @@ impl NewFile {
     fn upload(&self) -> Option<UploadId> {
         match &self.source {
             Source::Upload(id) => Some(*id),
-            Source::Content(_) => None,
+            Source::Content(_) | Source::InPlace => None,
         }
+    }
+
+    fn is_in_place(&self) -> bool {
+        matches!(self.source, Source::InPlace)
     }
 
     fn content(&self) -> Option<&Bytes> {
         match &self.source {
-            Source::Upload(_) => None,
+            Source::Upload(_) | Source::InPlace => None,
             Source::Content(content) => Some(content),
         }
     }
 }
 
 impl Staged {
-    fn at(&self, revision: Revision, traceparent: &str) -> Self {
+    pub(super) fn at(&self, revision: Revision, traceparent: &str) -> Self {
         let mut file = self.clone();
         file.wanted.revision = revision;
         traceparent.clone_into(&mut file.wanted.traceparent);
         file
     }
 
-    fn registered(self, revision: Revision, ask: &Ask) -> Registered {
+    pub(super) fn registered(self, revision: Revision, ask: &Ask) -> Registered {
         Registered { path: self.wanted.path.clone(), revision, record: self.record(ask) }
     }
 
@@ -399,6 +417,7 @@ fn request(ask: &Ask, files: &[NewFile]) -> Request {
         let source = match &file.source {
             Source::Upload(id) => id.to_string(),
             Source::Content(content) => Digest::of(content).to_string(),
+            Source::InPlace => "in place".to_owned(),
         };
         for text in [file.path.as_str(), &source] {
             hasher.update(&(text.len() as u64).to_le_bytes());
@@ -409,7 +428,7 @@ fn request(ask: &Ask, files: &[NewFile]) -> Request {
     Request { caller: ask.caller.clone(), id: ask.request_id.to_string(), fingerprint }
 }
 
-fn check_declared(file: &NewFile, hashed: &Hashed, md5: Md5) -> Result<(), FileError> {
+pub(super) fn check_declared(file: &NewFile, hashed: &Hashed, md5: Md5) -> Result<(), FileError> {
     let check = |algorithm: &'static str, declared: Option<String>, actual: String| match declared {
         Some(declared) if declared != actual => {
             Err(FileError::DigestMismatch { path: file.path.clone(), algorithm, declared, actual })

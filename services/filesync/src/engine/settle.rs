@@ -62,6 +62,7 @@ impl Intents {
     pub(super) fn is_left_at(&self, paths: &[FilePath]) -> bool {
         let touches = |intent: &Intent| match intent {
             Intent::Register { files } => files.iter().any(|file| paths.contains(&file.wanted.path)),
+            Intent::InPlace { files } => files.iter().any(|wanted| paths.contains(&wanted.path)),
             Intent::Delete { path, .. } => paths.contains(path),
         };
         let state = self.state();
@@ -104,6 +105,7 @@ impl<P: Ports> Engine<P> {
         while let Some((number, intent)) = intents.pop_first() {
             let result = match intent.clone() {
                 Intent::Register { files } => self.settle_register(number, files).await,
+                Intent::InPlace { files } => self.settle_in_place(number, files).await,
                 Intent::Delete { path, staged, digest } => {
                     self.settle_delete(number, path, staged, digest).await
                 }
@@ -200,9 +202,7 @@ impl<P: Ports> Engine<P> {
             writes.splice(0..0, self.release(&path, digest));
         }
         if found.as_ref().is_some_and(|found| found.digest != digest) {
-            let kept =
-                store.set_aside(staged.clone(), path.clone()).await.map_err(|error| self.disk(error))?;
-            tracing::warn!(%path, %kept, "set aside bytes that were not the registered ones");
+            self.keep_aside(staged.clone(), &path).await.map_err(|error| self.disk(error))?;
         }
         self.record(writes).await?;
         fail::fail_point!("filesync.delete.released");
