@@ -4,6 +4,7 @@ mod bad_input;
 mod bad_state;
 mod calls;
 mod early;
+mod disk;
 mod matrix;
 mod mesh;
 mod names;

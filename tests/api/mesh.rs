@@ -23,8 +23,7 @@ use lockstep_proto::{
         WriteUploadResponse, content_service_client::ContentServiceClient,
         file_service_client::FileServiceClient, new_file::Source,
         replica_service_client::ReplicaServiceClient, store_service_client::StoreServiceClient,
-        upload_service_client::UploadServiceClient,
-        write_upload_request::Part,
+        upload_service_client::UploadServiceClient, write_upload_request::Part,
     },
     gateway::v1::{
         ListRowsRequest, ListServersRequest, Row, cell, matrix_service_client::MatrixServiceClient,

@@ -383,7 +383,10 @@ async fn a_root_that_loses_its_marker_is_noticed() {
     let text = std::fs::read(&marker).expect("a marker");
     std::fs::remove_file(&marker).expect("removed");
     let lost = store.verify().await;
-    assert!(matches!(&lost, Err(StoreError::Offline { cause }) if cause.contains("lost its marker")), "{lost:?}");
+    assert!(
+        matches!(&lost, Err(StoreError::Offline { cause }) if cause.contains("lost its marker")),
+        "{lost:?}"
+    );
     std::fs::write(&marker, text).expect("written");
     store.verify().await.expect("it is there again");
     std::fs::rename(root.path().join("ums_filetransfer"), root.path().join("moved")).expect("moved");

@@ -93,7 +93,7 @@ mod tests {
         }
     }
 
-    /// R31, R45: rot is not drift.
+    /// R31, R45: bytes that changed behind unchanged times are rot, others are somebody's.
     #[test]
     fn rot_is_not_drift() {
         let held = held();

@@ -5,13 +5,8 @@ use lockstep_model::{Digest, FileId, FilePath, Md5, Revision, clock::Clock as _,
 use lockstep_registry::{Registry as _, RegistryError, Request};
 
 use super::{
-    Ask, Engine, Registered,
-    codec::decode,
-    free::Standing,
-    lease::Lease,
-    publish::hold,
-    register::{NewFile, check_declared},
-    uploads::UPLOAD_BYTES_MAX,
+    Ask, Engine, Registered, codec::decode, declared::check_declared, free::Standing, lease::Lease,
+    publish::hold, register::NewFile, uploads::UPLOAD_BYTES_MAX,
 };
 use crate::{
     domain::{

@@ -10,6 +10,7 @@
 pub mod board;
 mod codec;
 mod content;
+mod declared;
 mod delete;
 mod early;
 mod examine;
@@ -51,9 +52,10 @@ pub(crate) use self::codec::decode;
 use self::{board::Board, lease::Leases, roster::Roster, uploads::Uploads};
 pub use self::{
     content::{Answer, CONTENT_RANGES_MAX},
+    declared::Declared,
     loose::Loose,
     reconcile::Round,
-    register::{Declared, NewFile, Source},
+    register::{NewFile, Source},
     uploads::{UPLOAD_BYTES_MAX, Writer},
     walk::{Checked, Depth},
 };

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use lockstep_model::{
     Digest, FileId, FilePath, Md5, Revision, UploadId,
     clock::{Clock as _, Entropy as _},
-    digest::Sha256,
     path::fold,
     record::{FileRecord, FileState, file_key, name_key},
 };
@@ -15,6 +14,7 @@ use lockstep_registry::{Commit, Committed, Precondition, Registry as _, Registry
 use super::{
     Ask, Engine, Registered,
     codec::{decode, encode, named},
+    declared::{Declared, check_declared},
     free::Standing,
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
         naming,
         tree::Groups,
     },
-    ports::{Algorithms, Hashed, Ports, Store as _, Write},
+    ports::{Algorithms, Ports, Store as _, Write},
 };
 
 /// How often names may change under a registration before it gives up.
@@ -51,17 +51,6 @@ pub enum Source {
     Content(Bytes),
     /// The bytes lie at the path already; all files of a request, or none.
     InPlace,
-}
-
-/// Digests that the caller knows already.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Declared {
-    /// BLAKE3.
-    pub blake3: Option<Digest>,
-    /// MD5.
-    pub md5: Option<Md5>,
-    /// SHA-256.
-    pub sha256: Option<Sha256>,
 }
 
 impl<P: Ports> Engine<P> {
@@ -426,18 +415,4 @@ fn request(ask: &Ask, files: &[NewFile]) -> Request {
     }
     let fingerprint = hasher.finalize().to_hex().to_string();
     Request { caller: ask.caller.clone(), id: ask.request_id.to_string(), fingerprint }
-}
-
-pub(super) fn check_declared(file: &NewFile, hashed: &Hashed, md5: Md5) -> Result<(), FileError> {
-    let check = |algorithm: &'static str, declared: Option<String>, actual: String| match declared {
-        Some(declared) if declared != actual => {
-            Err(FileError::DigestMismatch { path: file.path.clone(), algorithm, declared, actual })
-        }
-        _ => Ok(()),
-    };
-    let declared = file.declared;
-    check("BLAKE3", declared.blake3.map(String::from), hashed.digest.to_string())?;
-    check("MD5", declared.md5.map(String::from), md5.to_string())?;
-    let sha256 = hashed.sha256.map_or_else(String::new, String::from);
-    check("SHA-256", declared.sha256.map(String::from), sha256)
 }
