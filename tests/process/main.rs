@@ -11,5 +11,6 @@ mod crash;
 mod environment;
 mod fanout;
 mod flips;
+mod tamper;
 mod trace;
 mod up;

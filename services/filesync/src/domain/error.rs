@@ -393,10 +393,12 @@ impl Fault for FileError {
 
     fn resource(&self) -> Option<(&'static str, String)> {
         match self {
-            Self::NotFound { path } | Self::Exists { path, .. } | Self::LooseFile { path, .. } => {
-                Some(("file", path.to_string()))
-            }
+            Self::NotFound { path }
+            | Self::NothingThere { path, .. }
+            | Self::Exists { path, .. }
+            | Self::LooseFile { path, .. } => Some(("file", path.to_string())),
             Self::PathConflict { other, .. } => Some(("file", other.clone())),
+            Self::AsideNotFound { id, .. } => Some(("aside", id.clone())),
             Self::UploadNotFound { upload, .. } => Some(("upload", upload.to_string())),
             Self::ContentNotFound { digest, .. } => Some(("content", digest.to_string())),
             _ => None,

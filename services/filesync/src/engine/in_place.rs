@@ -209,7 +209,6 @@ impl<P: Ports> Engine<P> {
         }
         writes.push(Write::Settle(number));
         self.record(writes).await?;
-        fail::fail_point!("filesync.in_place.settled");
         Ok(())
     }
 }
