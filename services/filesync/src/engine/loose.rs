@@ -149,7 +149,7 @@ impl<P: Ports> Engine<P> {
         let file = self.find_aside(id).await?;
         let server = self.server().clone();
         let unknown = || FileError::AsideNotFound { id: id.to_owned(), server: server.clone() };
-        let path = path.or(file.note.map(|note| note.path)).ok_or_else(unknown)?;
+        let path = path.or_else(|| file.note.map(|note| note.path)).ok_or_else(unknown)?;
         let _lease = self.inner.leases.acquire([&path]).await;
         let record = self.registry().get(vec![file_key(&path)]).await?.pop().flatten();
         if let Some(record) = record {

@@ -1,11 +1,11 @@
 //! What lies in the transfer directory, whoever put it there, and what was moved out of its way.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeSet, time::Duration};
 
-use lockstep_model::FilePath;
+use lockstep_model::{
+    FilePath,
+    clock::{Clock as _, SystemClock},
+};
 use rustix::{
     fd::OwnedFd,
     fs::{AtFlags, Dir, FileType, OFlags, RenameFlags, fsync, renameat_with, statat, syncfs, unlinkat},
@@ -200,9 +200,8 @@ fn changed(path: &FilePath) -> StoreError {
 
 /// Whether it was changed so lately that the next change might show the same time; so may one from the future.
 fn is_recent(stat: &Stat) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let settled = i64::try_from(now.saturating_sub(TICK).as_nanos()).unwrap_or(i64::MAX);
-    stat.changed_ns > settled
+    let age_ns = SystemClock.now().as_nanosecond() - i128::from(stat.changed_ns);
+    age_ns < i128::try_from(TICK.as_nanos()).unwrap_or(i128::MAX)
 }
 
 /// Makes files durable that somebody else wrote, and the directories that lead to them.
