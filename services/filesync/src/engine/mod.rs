@@ -23,6 +23,7 @@ mod lease;
 mod loose;
 mod publish;
 mod reconcile;
+mod records;
 mod register;
 mod relay;
 mod roster;

@@ -7,7 +7,7 @@ use lockstep_model::{
     Digest, FileId, FilePath, Md5, Revision, UploadId,
     clock::{Clock as _, Entropy as _},
     path::fold,
-    record::{FileRecord, FileState, file_key, name_key},
+    record::{FileRecord, file_key, name_key},
 };
 use lockstep_registry::{Commit, Committed, Precondition, Registry as _, RegistryError, Request};
 
@@ -25,7 +25,7 @@ use crate::{
         naming,
         tree::Groups,
     },
-    ports::{Algorithms, Ports, Store as _, Write},
+    ports::{Algorithms, Hashed, Ports, Store as _, Write},
 };
 
 /// How often names may change under a registration before it gives up.
@@ -340,34 +340,6 @@ impl NewFile {
         match &self.source {
             Source::Upload(_) | Source::InPlace => None,
             Source::Content(content) => Some(content),
-        }
-    }
-}
-
-impl Staged {
-    pub(super) fn at(&self, revision: Revision, traceparent: &str) -> Self {
-        let mut file = self.clone();
-        file.wanted.revision = revision;
-        traceparent.clone_into(&mut file.wanted.traceparent);
-        file
-    }
-
-    pub(super) fn registered(self, revision: Revision, ask: &Ask) -> Registered {
-        Registered { path: self.wanted.path.clone(), revision, record: self.record(ask) }
-    }
-
-    fn record(&self, ask: &Ask) -> FileRecord {
-        FileRecord {
-            file_id: self.wanted.file_id,
-            digest: self.wanted.digest,
-            md5: self.wanted.md5,
-            size_bytes: self.wanted.size_bytes,
-            registered_time: self.wanted.registered_time,
-            origin: self.wanted.origin.clone(),
-            state: FileState::Active,
-            registered_by: ask.label(),
-            deleted_by: None,
-            registered_revision: None,
         }
     }
 }
