@@ -3,8 +3,8 @@
 mod bad_input;
 mod bad_state;
 mod calls;
-mod early;
 mod disk;
+mod early;
 mod matrix;
 mod mesh;
 mod names;

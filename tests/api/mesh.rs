@@ -222,7 +222,6 @@ impl Mesh {
                 timeguard: String::new(),
                 reconcile_every: options.cycle,
                 relay_bytes_min: options.relay_bytes_min,
-                relay_bytes_min: 2 << 20,
                 checks: filesync::Checks::default(),
             },
             root: self.root(server),

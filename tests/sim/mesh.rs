@@ -177,7 +177,6 @@ impl Mesh {
             timeguard: String::new(),
             reconcile_every: cycle,
             relay_bytes_min,
-            relay_bytes_min: 1 << 20,
             checks: filesync::Checks::default(),
         };
         self.sockets.insert(name.clone(), Arc::clone(&server.net.sockets));
