@@ -76,11 +76,8 @@ pub enum FileError {
         what: &'static str,
     },
     /// Files in place and others cannot be registered together.
-    #[error("{path} is in place, and other files of the request are not")]
-    Mixed {
-        /// The path.
-        path: FilePath,
-    },
+    #[error("either all files of a request lie in place, or none")]
+    Mixed,
     /// Nothing is set aside under this id.
     #[error("server {server} has nothing set aside under {id}")]
     AsideNotFound {
@@ -265,7 +262,7 @@ impl Fault for FileError {
             Self::LooseFile { .. } => Reason::LooseFileExists,
             Self::NothingThere { .. } | Self::AsideNotFound { .. } => Reason::ContentNotFound,
             Self::NotRegular { .. } => Reason::NotRegular,
-            Self::Mixed { .. } => Reason::FieldViolation,
+            Self::Mixed => Reason::FieldViolation,
             Self::RevisionChanged { .. } => Reason::RevisionChanged,
             Self::RequestReused { .. } => Reason::RequestIdReused,
             Self::DigestMismatch { .. }
@@ -313,7 +310,7 @@ impl Fault for FileError {
                 ("server_id", server.to_string()),
                 ("found", (*what).to_owned()),
             ],
-            Self::Mixed { path } => vec![("path", path.to_string())],
+            Self::Mixed => Vec::new(),
             Self::AsideNotFound { id, server } => {
                 vec![("aside_id", id.clone()), ("server_id", server.to_string())]
             }
@@ -383,12 +380,8 @@ impl Fault for FileError {
     }
 
     fn violations(&self) -> Vec<Violation> {
-        match self {
-            Self::Mixed { .. } => {
-                vec![Violation { field: "files".to_owned(), description: self.to_string() }]
-            }
-            _ => Vec::new(),
-        }
+        let mixed = || Violation { field: "files".to_owned(), description: self.to_string() };
+        if matches!(self, Self::Mixed) { vec![mixed()] } else { Vec::new() }
     }
 
     fn resource(&self) -> Option<(&'static str, String)> {

@@ -134,9 +134,7 @@ impl<P: Ports> Engine<P> {
                     read_back.push(upload.checked.clone());
                     (upload.staged(), upload.digest, Some(upload.md5), upload.size_bytes)
                 }
-                Source::InPlace => {
-                    return Err(FileError::Mixed { path: file.path.clone() });
-                }
+                Source::InPlace => return Err(FileError::Mixed),
             };
             received.push((expected, md5));
             let wanted = Wanted {
