@@ -4,6 +4,7 @@ mod bad_input;
 mod bad_state;
 mod calls;
 mod changes;
+mod disk;
 mod early;
 mod matrix;
 mod mesh;

@@ -22,8 +22,8 @@ use lockstep_proto::{
         File, NewFile, RegisterFileRequest, UploadChunk, UploadHeader, WriteUploadRequest,
         WriteUploadResponse, content_service_client::ContentServiceClient,
         file_service_client::FileServiceClient, new_file::Source,
-        replica_service_client::ReplicaServiceClient, upload_service_client::UploadServiceClient,
-        write_upload_request::Part,
+        replica_service_client::ReplicaServiceClient, store_service_client::StoreServiceClient,
+        upload_service_client::UploadServiceClient, write_upload_request::Part,
     },
     gateway::v1::{
         ListRowsRequest, ListServersRequest, Row, cell, matrix_service_client::MatrixServiceClient,
@@ -119,6 +119,7 @@ pub(crate) struct Footprint {
     pub(crate) head: Position,
     pub(crate) published: BTreeMap<String, Vec<PathBuf>>,
     pub(crate) staged: BTreeMap<String, Vec<String>>,
+    pub(crate) aside: BTreeMap<String, Vec<PathBuf>>,
 }
 
 impl Mesh {
@@ -221,6 +222,7 @@ impl Mesh {
                 timeguard: String::new(),
                 reconcile_every: options.cycle,
                 relay_bytes_min: options.relay_bytes_min,
+                checks: filesync::Checks::default(),
             },
             root: self.root(server),
             state: self.path(&format!("{server}/state")),
@@ -326,10 +328,11 @@ impl Mesh {
         };
         let published = of_all(&|id| tree(&self.transfer(id)));
         let staged = of_all(&|id| tree(&self.root(id).join(".lockstep/staging")));
+        let aside = of_all(&|id| tree(&self.root(id).join(".lockstep/aside")));
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         let staged =
             staged.into_iter().map(|(id, list)| (id, list.into_iter().map(text).collect())).collect();
-        Footprint { head, published, staged }
+        Footprint { head, published, staged, aside }
     }
 
     /// The row of a file, as the matrix has it now.
@@ -476,6 +479,10 @@ impl Caller {
 
     pub(crate) fn replicas(&self) -> ReplicaServiceClient<Channel> {
         ReplicaServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn stores(&self) -> StoreServiceClient<Channel> {
+        StoreServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn contents(&self) -> ContentServiceClient<Channel> {

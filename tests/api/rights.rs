@@ -117,8 +117,29 @@ fn bytes(message: &impl Message) -> Bytes {
     message.encode_to_vec().into()
 }
 
+/// Files that are registered before anything is called.
+#[derive(Clone, Debug)]
+struct Known {
+    existing: filesync::File,
+    kept: filesync::File,
+}
+
+impl Known {
+    /// Registers them, and sets bytes aside on s1 for whoever may restore or delete them.
+    async fn make(mesh: &Mesh) -> Self {
+        let admin = mesh.operator("local");
+        let existing = admin.register("s1", "right/existing", b"wanted").await.expect("registered");
+        let kept = admin.register("s1", "right/kept", b"kept").await.expect("registered");
+        for name in ["restored", "deleted"] {
+            let aside = mesh.root("s1").join(".lockstep/aside").join(name);
+            std::fs::write(aside, b"set aside").expect("written");
+        }
+        Self { existing, kept }
+    }
+}
+
 /// Messages with which the RPC would do something: the call of somebody without the right must not.
-fn effective(rpc: &Rpc, existing: &filesync::File) -> Vec<Bytes> {
+fn effective(rpc: &Rpc, Known { existing, kept }: &Known) -> Vec<Bytes> {
     let (_, method) = rpc.name.split_once('/').expect("a method");
     let digest = existing.digest.clone();
     match method {
@@ -174,6 +195,23 @@ fn effective(rpc: &Rpc, existing: &filesync::File) -> Vec<Bytes> {
         "ListFiles" | "Reconcile" | "WatchReplicas" | "ListRows" | "WatchRows" | "ListServers" => {
             vec![Bytes::new()]
         }
+        "ListLooseFiles" | "ListAsideFiles" | "CheckFiles" => vec![Bytes::new()],
+        "RestoreAsideFile" => {
+            let (aside_id, path) = ("restored".to_owned(), "right/restored".to_owned());
+            vec![bytes(&filesync::RestoreAsideFileRequest { aside_id, path, request_id: uuid() })]
+        }
+        "DeleteAsideFile" => {
+            let aside_id = "deleted".to_owned();
+            vec![bytes(&filesync::DeleteAsideFileRequest { aside_id, request_id: uuid() })]
+        }
+        "UpdateFileVersion" => {
+            let (path, expected_revision) = (kept.path.clone(), kept.revision);
+            vec![bytes(&filesync::UpdateFileVersionRequest { path, expected_revision, request_id: uuid() })]
+        }
+        "RestoreFile" => {
+            let (path, expected_revision) = (kept.path.clone(), kept.revision);
+            vec![bytes(&filesync::RestoreFileRequest { path, expected_revision, request_id: uuid() })]
+        }
         "Check" | "Watch" | "ServerReflectionInfo" => vec![Bytes::new()],
         other => panic!("{other} is new: say with which messages it does something"),
     }
@@ -209,7 +247,7 @@ fn identities() -> Vec<Identity> {
 
 struct Bench {
     mesh: Mesh,
-    existing: filesync::File,
+    known: Known,
     failed: Vec<String>,
 }
 
@@ -226,7 +264,7 @@ impl Bench {
         let expected = rpc.outcome(identity);
         let messages = match expected {
             Outcome::Allowed if rpc.changes => empty(),
-            _ => effective(rpc, &self.existing),
+            _ => effective(rpc, &self.known),
         };
         let metadata: Vec<_> = [(SERVER_KEY, "s1")].into_iter().chain(extra.iter().copied()).collect();
         let answer =
@@ -250,16 +288,17 @@ impl Bench {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_rpc_checks_every_identity() {
     let mesh = Mesh::new(2).await;
-    let existing =
-        mesh.operator("local").register("s1", "right/existing", b"wanted").await.expect("registered");
+    let known = Known::make(&mesh).await;
     for path in ["right/moving", "right/directory/file", "right/going/file"] {
         mesh.operator("local").register("s1", path, b"wanted").await.expect("registered");
         mesh.in_sync(path).await;
     }
-    mesh.in_sync("right/existing").await;
+    for path in ["right/existing", "right/kept"] {
+        mesh.in_sync(path).await;
+    }
     let before = mesh.footprint().await;
     let rpcs = rpcs();
-    let mut bench = Bench { mesh, existing, failed: Vec::new() };
+    let mut bench = Bench { mesh, known, failed: Vec::new() };
 
     for identity in identities() {
         let (at_server, at_door) = (bench.mesh.caller_at("s1", &identity), bench.mesh.caller(&identity));
@@ -306,13 +345,13 @@ async fn every_rpc_checks_every_identity() {
 
     assert_eq!(bench.mesh.footprint().await, before, "nobody changed anything");
     let file = bench.mesh.operator("viewer").get("right/existing").await.expect("still there");
-    assert_eq!(file, bench.existing);
+    assert_eq!(file, bench.known.existing);
 
     // The same messages do something for whoever has the right: the refusals above were about that alone.
     let admin = bench.mesh.operator("local");
     for rpc in rpcs.iter().filter(|rpc| rpc.changes && rpc.role != 0) {
         let answer =
-            call(&admin.channel, &rpc.name, &[(SERVER_KEY, "s1")], effective(rpc, &bench.existing)).await;
+            call(&admin.channel, &rpc.name, &[(SERVER_KEY, "s1")], effective(rpc, &bench.known)).await;
         answer.unwrap_or_else(|told| panic!("{}: {told:?}", rpc.name));
     }
     assert_ne!(bench.mesh.footprint().await, before);
@@ -322,8 +361,7 @@ async fn every_rpc_checks_every_identity() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_get_no_answer_to_any_rpc() {
     let mesh = Mesh::new(1).await;
-    let existing =
-        mesh.operator("local").register("s1", "right/existing", b"wanted").await.expect("registered");
+    let known = Known::make(&mesh).await;
     let before = mesh.footprint().await;
     let foreign = DevelopmentCa::open_or_create(&mesh.path("foreign"), crate::mesh::DOMAIN).expect("a CA");
     // The right CA for the wrong trust domain: it signs whatever it is asked to.
@@ -345,7 +383,7 @@ async fn strangers_get_no_answer_to_any_rpc() {
         for (at, port) in ports {
             for rpc in rpcs() {
                 let body: Vec<u8> =
-                    effective(&rpc, &existing).iter().flat_map(|message| framed(message)).collect();
+                    effective(&rpc, &known).iter().flat_map(|message| framed(message)).collect();
                 let called = async {
                     let mut wire = Wire::connect(stranger.clone(), port).await?;
                     wire.post(&format!("/{}", rpc.name), &[(SERVER_KEY, "s1")], body.into()).await

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What an RPC may do. Never Process, Handle, Do or Manage: they say nothing.
-const VERBS: [&str; 24] = [
+const VERBS: [&str; 25] = [
     "Get",
     "List",
     "Watch",
@@ -36,6 +36,7 @@ const VERBS: [&str; 24] = [
     "Forget",
     "Approve",
     "Accept",
+    "Check",
 ];
 
 /// Verbs that name the whole act; the others need a noun.

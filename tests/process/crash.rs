@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use lockstep_proto::filesync::v1::{GetFileRequest, MoveFileRequest, WatchReplicasRequest};
+use lockstep_proto::filesync::v1::{
+    GetFileRequest, InPlace, MoveFileRequest, NewFile, RegisterFileRequest, UpdateFileVersionRequest,
+    WatchReplicasRequest, new_file::Source,
+};
 use lockstep_tests::harness::{
     Installation, Ledger, Monitor, Options, addressed, content, registration, wait,
 };
@@ -41,6 +44,10 @@ enum Work {
     Move,
     /// A file that is everywhere is deleted on s1.
     Delete,
+    /// A small file that lies on s1 is registered there.
+    InPlace,
+    /// A file that is everywhere was changed on the disk of s1, and is updated to that.
+    Update,
 }
 
 /// One death.
@@ -92,6 +99,18 @@ const AT_THE_ORIGIN: &[Case] = &[
     case("filesync.register.committed", S1, Work::Upload(LARGE)),
     case("filesync.register.published", S1, Work::Upload(LARGE)),
     case("filesync.register.held", S1, Work::Upload(LARGE)),
+    case("filesync.in_place.hashed", S1, Work::InPlace),
+    case("filesync.in_place.intended", S1, Work::InPlace),
+    case("registry.commit.before", S1, Work::InPlace),
+    case("registry.commit.inside", S1, Work::InPlace),
+    case("registry.commit.after", S1, Work::InPlace),
+    case("filesync.in_place.committed", S1, Work::InPlace),
+    case("filesync.in_place.held", S1, Work::InPlace),
+    case("filesync.update.intended", S1, Work::Update),
+    case("registry.commit.before", S1, Work::Update),
+    case("registry.commit.after", S1, Work::Update),
+    case("filesync.update.committed", S1, Work::Update),
+    case("filesync.in_place.held", S1, Work::Update),
     case("registry.commit.before", S1, Work::Delete),
     case("registry.commit.inside", S1, Work::Delete),
     case("registry.commit.after", S1, Work::Delete),
@@ -168,12 +187,15 @@ async fn die(cases: &'static [Case]) -> Vec<String> {
     let doomed = |number: usize| format!("doomed/{number}/{SMALL}");
     let replaced = |number: usize| format!("replaced/{number}/{SMALL}");
     let moving = |number: usize| format!("moving/{number}/{SMALL}");
+    // Its content does not belong to its name, so the monitor leaves it alone.
+    let changed = |number: usize| format!("changed/{number}/file");
     for (number, case) in cases.iter().enumerate() {
         let path = match case.work {
             Work::Delete => Some(doomed(number)),
             Work::Replace => Some(replaced(number)),
             Work::Move => Some(moving(number)),
-            Work::Register | Work::Upload(_) => None,
+            Work::Update => Some(changed(number)),
+            Work::Register | Work::Upload(_) | Work::InPlace => None,
         };
         if let Some(path) = path {
             ledger.register(&client, "s1", &path, content(&path, SMALL)).await.expect("registered");
@@ -195,6 +217,8 @@ async fn die(cases: &'static [Case]) -> Vec<String> {
                 monitor.going(&moving(number));
                 relocate(&installation, &mut ledger, &moving(number)).await;
             }
+            Work::InPlace => in_place(&installation, &mut ledger, &format!("made/{number}/{SMALL}")).await,
+            Work::Update => update(&installation, &mut ledger, &changed(number)).await,
             Work::Delete => {
                 monitor.going(&doomed(number));
                 delete(&installation, &mut ledger, &doomed(number)).await;
@@ -265,6 +289,42 @@ async fn register(installation: &Installation, ledger: &mut Ledger, path: &str) 
             .register_file(request)
             .await
             .map(|answer| answer.into_inner().file.expect("the contract says so"))
+    };
+    let file = answered(path, call).await;
+    assert_eq!(answered(path, call).await, file, "I11: repeated");
+    ledger.note(&file);
+}
+
+/// Registers what lies there until there is an answer, and then once more.
+async fn in_place(installation: &Installation, ledger: &mut Ledger, path: &str) {
+    let place = installation.transfer("s1").join(path);
+    fs::create_dir_all(place.parent().expect("a directory")).expect("made");
+    fs::write(&place, content(path, SMALL)).expect("written");
+    let client = installation.client("publisher");
+    let source = Some(Source::InPlace(InPlace {}));
+    let file = NewFile { path: path.to_owned(), source, ..NewFile::default() };
+    let request = RegisterFileRequest { file: Some(file), request_id: path.to_owned() };
+    let call = || async {
+        let answer = client.files().register_file(addressed(request.clone(), "s1")).await;
+        answer.map(|answer| answer.into_inner().file.expect("the contract says so"))
+    };
+    let file = answered(path, call).await;
+    assert_eq!(answered(path, call).await, file, "I11: repeated");
+    ledger.note(&file);
+}
+
+/// Changes a file on the disk of s1, and updates its version until there is an answer, and then once more.
+async fn update(installation: &Installation, ledger: &mut Ledger, path: &str) {
+    let client = installation.client("publisher");
+    let found = client.files().get_file(GetFileRequest { path: path.to_owned() }).await;
+    let expected_revision =
+        found.expect("registered").into_inner().file.expect("the contract says so").revision;
+    fs::write(installation.transfer("s1").join(path), content("other bytes", SMALL)).expect("written");
+    let request =
+        UpdateFileVersionRequest { path: path.to_owned(), expected_revision, request_id: path.to_owned() };
+    let call = || async {
+        let answer = client.stores().update_file_version(addressed(request.clone(), "s1")).await;
+        answer.map(|answer| answer.into_inner().file.expect("the contract says so"))
     };
     let file = answered(path, call).await;
     assert_eq!(answered(path, call).await, file, "I11: repeated");

@@ -197,7 +197,7 @@ impl Judge {
             let leaving = loaded.intents.iter().any(|(_, intent)| match intent {
                 Intent::Delete { path: leaving, .. } => leaving == path,
                 Intent::Exchange { wanted, .. } => wanted.path == *path,
-                Intent::Register { .. } => false,
+                Intent::Register { .. } | Intent::InPlace { .. } => false,
             });
             // A file that moves is renamed before the position passes that.
             let position = loaded.position.map_or(Revision::ZERO, |position| position.revision);

@@ -177,6 +177,7 @@ impl Mesh {
             timeguard: String::new(),
             reconcile_every: cycle,
             relay_bytes_min,
+            checks: filesync::Checks::default(),
         };
         self.sockets.insert(name.clone(), Arc::clone(&server.net.sockets));
         self.sim.host(name.as_str(), move || {

@@ -13,10 +13,11 @@ use bytes::Bytes;
 use filesync::{
     adapters::{index_memory::MemoryIndex, store_memory::MemoryStore},
     domain::{
+        aside::{AsideFile, AsideNote},
         held::{StagedName, Stat},
         tree::Groups,
     },
-    ports::{Algorithms, Hashed, Index, IndexError, Loaded, Place, Store, StoreError, Write},
+    ports::{Algorithms, Entry, Hashed, Index, IndexError, Loaded, Place, Store, StoreError, Tree, Write},
 };
 use jiff::Timestamp;
 use lockstep_model::{Digest, FilePath, Position, Revision, ServerId, StoreId};
@@ -243,10 +244,6 @@ impl Store for SimStore {
         .await
     }
 
-    async fn set_aside(&self, name: StagedName, from: FilePath) -> Result<String, StoreError> {
-        self.around(self.inner.set_aside(name, from)).await
-    }
-
     async fn stat(&self, paths: Vec<FilePath>) -> Result<Vec<Result<Option<Stat>, StoreError>>, StoreError> {
         self.around(self.inner.stat(paths)).await
     }
@@ -257,6 +254,48 @@ impl Store for SimStore {
 
     async fn hash_published(&self, path: FilePath) -> Result<Option<Hashed>, StoreError> {
         self.around(self.inner.hash_published(path)).await
+    }
+}
+
+impl Tree for SimStore {
+    async fn verify(&self) -> Result<(), StoreError> {
+        self.inner.verify().await
+    }
+
+    async fn entries(&self, directory: String) -> Result<Vec<Entry>, StoreError> {
+        self.around(self.inner.entries(directory)).await
+    }
+
+    async fn inspect(&self, paths: Vec<FilePath>) -> Result<Vec<Result<Stat, StoreError>>, StoreError> {
+        self.around(self.inner.inspect(paths)).await
+    }
+
+    async fn hash_in_place(
+        &self,
+        paths: Vec<FilePath>,
+        wanted: Algorithms,
+    ) -> Result<Vec<Result<Hashed, StoreError>>, StoreError> {
+        self.around(self.inner.hash_in_place(paths, wanted)).await
+    }
+
+    async fn set_aside(&self, name: StagedName, note: AsideNote) -> Result<(), StoreError> {
+        self.around(self.inner.set_aside(name, note)).await
+    }
+
+    async fn displace(&self, id: StagedName, note: AsideNote) -> Result<(), StoreError> {
+        self.around(self.inner.displace(id, note)).await
+    }
+
+    async fn aside(&self) -> Result<Vec<AsideFile>, StoreError> {
+        self.around(self.inner.aside()).await
+    }
+
+    async fn bring_back(&self, id: StagedName, path: FilePath) -> Result<(), StoreError> {
+        self.around(self.inner.bring_back(id, path)).await
+    }
+
+    async fn drop_aside(&self, id: StagedName) -> Result<(), StoreError> {
+        self.around(self.inner.drop_aside(id)).await
     }
 }
 

@@ -40,6 +40,33 @@ pub struct Settings {
     pub reconcile_every: Duration,
     /// Uploads from this size on are sent on to the other servers while they arrive.
     pub relay_bytes_min: u64,
+    /// How copies are compared with what was verified.
+    pub checks: Checks,
+}
+
+/// How often, and how gently, copies are looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Checks {
+    /// Between the end of one walk, which compares sizes and times of all copies, and the begin of the next.
+    pub walk_every: Duration,
+    /// Copies that a walk compares in a second, at most.
+    pub walk_objects: u32,
+    /// Every copy is read and hashed once in this time.
+    pub scrub_every: Duration,
+    /// Bytes that walk and scrub read in a second, at most, each.
+    pub scrub_bytes: u64,
+}
+
+impl Default for Checks {
+    /// 10,000 copies are compared within 40 s, at some thousandth of a processor.
+    fn default() -> Self {
+        Self {
+            walk_every: Duration::from_secs(30),
+            walk_objects: 1_000,
+            scrub_every: Duration::from_secs(28 * 24 * 60 * 60),
+            scrub_bytes: 20 << 20,
+        }
+    }
 }
 
 impl Config {
@@ -67,6 +94,15 @@ impl Config {
             "uploads from this size on are sent on while they arrive",
             "33554432",
         );
+        let walk_every = source.or::<Span>(
+            "walk-every",
+            "the rest between two comparisons of all copies by size and times",
+            "30s",
+        );
+        let walk_objects = source.or("walk-objects", "copies compared in a second, at most", "1000");
+        let scrub_every =
+            source.or::<Span>("scrub-every", "every copy is read and hashed once in this time", "672h");
+        let scrub_bytes = source.or("scrub-bytes", "bytes that comparing may read in a second", "20971520");
         let settings = Settings {
             server_id: server_id?,
             mode: mode?,
@@ -75,6 +111,12 @@ impl Config {
             timeguard: timeguard?,
             reconcile_every: every?.0,
             relay_bytes_min: relay_bytes_min?,
+            checks: Checks {
+                walk_every: walk_every?.0,
+                walk_objects: walk_objects?,
+                scrub_every: scrub_every?.0,
+                scrub_bytes: scrub_bytes?,
+            },
         };
         let (root, state): (PathBuf, PathBuf) = (root?, state?);
         if state.starts_with(&root) {
@@ -82,6 +124,16 @@ impl Config {
         }
         if settings.reconcile_every < Duration::from_millis(100) {
             source.problem("reconcile-every must be at least 100ms");
+        }
+        let checks = &settings.checks;
+        if checks.walk_every < Duration::from_millis(100)
+            || checks.walk_objects == 0
+            || checks.scrub_bytes == 0
+        {
+            source.problem("walk-every must be at least 100ms, walk-objects and scrub-bytes at least 1");
+        }
+        if checks.scrub_every < Duration::from_secs(1) {
+            source.problem("scrub-every must be at least 1s");
         }
         Some(Self { settings, root, state, registry: registry?, reserve_bytes: reserve_bytes? })
     }

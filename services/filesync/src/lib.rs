@@ -25,5 +25,5 @@ mod metrics;
 pub mod ports;
 mod run;
 
-pub use config::{Config, Settings};
+pub use config::{Checks, Config, Settings};
 pub use run::{Parts, run, serve};

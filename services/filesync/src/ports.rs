@@ -4,6 +4,7 @@
 mod index;
 mod peers;
 mod store;
+mod tree;
 
 use lockstep_model::clock::{Clock, Entropy};
 use lockstep_registry::Registry;
@@ -12,6 +13,7 @@ pub use self::{
     index::{Index, IndexError, Loaded, Upload, Write},
     peers::{EarlyPart, Part, Parts, Peer, PeerError, Peers, Range},
     store::{Algorithms, Hashed, Place, Store, StoreError},
+    tree::{Entry, EntryKind, Tree},
 };
 
 /// Everything outside the engine, chosen once: the real things, or those of the simulation.

@@ -9,7 +9,8 @@ use lockstep_model::{
 };
 use lockstep_proto::filesync::v1::{
     content_service_server::ContentServiceServer, file_service_server::FileServiceServer,
-    replica_service_server::ReplicaServiceServer, upload_service_server::UploadServiceServer,
+    replica_service_server::ReplicaServiceServer, store_service_server::StoreServiceServer,
+    upload_service_server::UploadServiceServer,
 };
 use lockstep_registry::{CachedMembers, Registry, SqliteRegistry};
 use tokio_stream::Stream;
@@ -19,7 +20,8 @@ use crate::{
     config::{Config, Settings},
     engine::{Adapters, Engine},
     grpc::{
-        content_service::Contents, file_service::Files, replica_service::Replicas, upload_service::Uploads,
+        content_service::Contents, file_service::Files, replica_service::Replicas, store_service::Stores,
+        upload_service::Uploads,
     },
     metrics,
     ports::{Index, Peers, Ports, Store},
@@ -66,7 +68,7 @@ pub async fn run(mut config: Config, process: Process) -> Result<(), StartError>
         config.settings.advertise = format!("https://{}", process.address);
     }
     let ports: Adapters<Real> = Adapters {
-        store: FsStore::new(&config.root, config.reserve_bytes),
+        store: FsStore::of(&config.settings.server_id, &config.root, config.reserve_bytes),
         index,
         registry,
         peers: GrpcPeers::new(process.channels.clone()),
@@ -103,6 +105,7 @@ pub async fn serve<P: Ports, C: Connection>(
             UploadServiceServer::new(Uploads::new(engine.clone()))
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
+        .add(StoreServiceServer::new(Stores::new(engine.clone())))
         .add(ContentServiceServer::new(Contents::new(engine)))
         .add(ReplicaServiceServer::new(replicas));
     app.serve(incoming, &drain).await

@@ -7,16 +7,17 @@ use filesync::{
         index_memory::MemoryIndex, index_sqlite::SqliteIndex, store_fs::FsStore, store_memory::MemoryStore,
     },
     domain::{
-        exception::Missing,
+        aside::AsideNote,
+        exception::{Missing, Obstacle},
         held::{Held, StagedName, Stat, Wanted},
         intent::Intent,
         tree::{Groups, TreeHasher},
     },
-    ports::{Algorithms, Index, Place, Store, StoreError, Upload, Write},
+    ports::{Algorithms, Entry, EntryKind, Index, Place, Store, StoreError, Tree, Upload, Write},
 };
 use jiff::Timestamp;
 use lockstep_model::{
-    Digest, FileId, FilePath, Md5, Position, Revision, StoreId, UploadId, clock::SystemEntropy,
+    Digest, FileId, FilePath, Md5, Position, Reason, Revision, StoreId, UploadId, clock::SystemEntropy,
     position::Epoch,
 };
 use md5::Digest as _;
@@ -110,8 +111,7 @@ async fn withdrawing_takes_files_away(store: impl Store) {
         store.read(Place::Staged(staged("t1")), 0, 10).await.expect("staged"),
         Bytes::from_static(b"1")
     );
-    let kept = store.set_aside(staged("t1"), path("d/one")).await.expect("kept");
-    assert!(kept.contains("one"), "{kept}");
+    store.set_aside(staged("t1"), note("d/one")).await.expect("kept");
     assert!(store.staged().await.expect("listed").is_empty());
     store.withdraw(vec![(path("d/two"), staged("t3"))]).await.expect("tried").remove(0).expect("taken");
     store.discard(vec![staged("t3"), staged("absent")]).await.expect("discarded");
@@ -150,6 +150,67 @@ async fn relocating_renames_files(store: impl Store) {
     assert_eq!(published(&store, "a/two").await.as_deref(), Some(&b"2"[..]));
     assert_eq!(published(&store, "a/b/one").await, None);
     put(&store, "x", b"the directories are gone").await;
+}
+
+fn note(at: &str) -> AsideNote {
+    let why = Obstacle { reason: Reason::LooseFileExists, message: "it was in the way".to_owned() };
+    let time = Timestamp::from_second(1_700_000_000).expect("in range");
+    AsideNote { path: path(at), why, time, digest: None }
+}
+
+/// R16: what is in the way is kept with where it was and why, and can be brought back to a free path, or dropped.
+async fn what_is_set_aside_is_kept_with_its_story(store: impl Store) {
+    claim(&store).await;
+    put(&store, "d/one", b"1").await;
+    put(&store, "two", b"22").await;
+    store.displace(staged("id-1"), note("d/one")).await.expect("moved");
+    store.displace(staged("id-2"), note("two")).await.expect("moved");
+    let nothing = store.displace(staged("id-3"), note("three")).await;
+    assert!(matches!(nothing, Err(StoreError::Absent { .. })), "{nothing:?}");
+    assert_eq!((published(&store, "d/one").await, published(&store, "two").await), (None, None));
+    let kept = store.aside().await.expect("listed");
+    let told: Vec<_> = kept.iter().map(|file| (file.id.as_str(), file.size_bytes)).collect();
+    assert_eq!(told, [("id-1", 1), ("id-2", 2)]);
+    let first = kept[0].note.clone().expect("a note");
+    assert_eq!(first, AsideNote { digest: Some(Digest::of(b"1")), ..note("d/one") });
+
+    put(&store, "taken", b"taken").await;
+    let taken = store.bring_back(staged("id-1"), path("taken")).await;
+    assert!(matches!(taken, Err(StoreError::Occupied { .. })), "{taken:?}");
+    store.bring_back(staged("id-1"), path("e/f/again")).await.expect("free");
+    assert_eq!(published(&store, "e/f/again").await.as_deref(), Some(&b"1"[..]));
+    store.drop_aside(staged("id-2")).await.expect("dropped");
+    for gone in ["id-1", "id-2"] {
+        let again = store.drop_aside(staged(gone)).await;
+        assert!(matches!(again, Err(StoreError::Absent { .. })), "{again:?}");
+        let again = store.bring_back(staged(gone), path("x")).await;
+        assert!(matches!(again, Err(StoreError::Absent { .. })), "{again:?}");
+    }
+    assert_eq!(store.aside().await, Ok(Vec::new()));
+}
+
+/// R3, R4: what lies in the tree is seen, directory by directory, and hashed where it lies.
+async fn what_lies_there_is_seen_and_hashed(store: impl Store) {
+    claim(&store).await;
+    let stat = put(&store, "a/b/file", b"hello").await;
+    put(&store, "top", b"top").await;
+    let mut names = store.entries(String::new()).await.expect("listed");
+    names.sort_by(|a, b| a.name.cmp(&b.name));
+    let names: Vec<_> = names.into_iter().map(|entry| (entry.name, entry.kind)).collect();
+    assert_eq!(names, [("a".to_owned(), EntryKind::Directory), ("top".to_owned(), EntryKind::File)]);
+    let below = store.entries("a/b".to_owned()).await.expect("listed");
+    assert_eq!(below, [Entry { name: "file".to_owned(), kind: EntryKind::File }]);
+    assert!(store.entries("a/none".to_owned()).await.is_err());
+    let paths = vec![path("a/b/file"), path("a/none")];
+    let seen = store.inspect(paths.clone()).await.expect("looked");
+    assert_eq!(seen[0], Ok(stat));
+    assert!(matches!(seen[1], Err(StoreError::Absent { .. })), "{seen:?}");
+    let wanted = Algorithms { md5: true, sha256: false };
+    let hashed = store.hash_in_place(paths, wanted).await.expect("read");
+    let right = hashed[0].as_ref().expect("there");
+    assert_eq!((right.digest, right.stat), (Digest::of(b"hello"), stat));
+    assert!(right.md5.is_some() && matches!(hashed[1], Err(StoreError::Absent { .. })), "{hashed:?}");
+    store.verify().await.expect("it is the store that was claimed");
 }
 
 async fn claim(store: &impl Store) {
@@ -199,6 +260,7 @@ async fn an_index_keeps_what_it_was_told<I: Index>(index: I, reopen: impl AsyncF
             Write::Journal(staged("j"), 64 << 20),
             Write::Groups(one.digest, groups.clone()),
             Write::Upload(upload.clone()),
+            Write::Scrubbed(path("a")),
         ])
         .await
         .expect("applied");
@@ -210,6 +272,7 @@ async fn an_index_keeps_what_it_was_told<I: Index>(index: I, reopen: impl AsyncF
     assert_eq!(loaded.intents, [(7, intent)]);
     assert_eq!(loaded.journal, [(staged("j"), 64 << 20)]);
     assert_eq!(loaded.uploads, std::slice::from_ref(&upload));
+    assert_eq!(loaded.scrubbed, Some(path("a")));
     assert_eq!(index.groups(one.digest).await.expect("read"), Some(groups));
     assert_eq!(index.load_journal(staged("j")).await.expect("read"), Some(64 << 20));
     let undo = vec![
@@ -261,6 +324,8 @@ store_suite! {
     withdrawing_takes_files_away
     an_exchange_swaps_whole_files
     relocating_renames_files
+    what_is_set_aside_is_kept_with_its_story
+    what_lies_there_is_seen_and_hashed
 }
 
 /// H13, I1: the index on disk, closed and opened again.
@@ -301,6 +366,71 @@ async fn links_are_never_followed() {
     }
     assert_eq!(std::fs::read_dir(outside.path()).expect("listed").count(), 1);
     assert_eq!(std::fs::read(outside.path().join("secret")).expect("read"), b"secret");
+}
+
+/// R70, I8: whatever is no regular file with one name is refused where it lies, without opening it.
+#[tokio::test]
+async fn only_regular_files_are_hashed_in_place() {
+    let root = tempfile::tempdir().expect("a directory");
+    let store = FsStore::new(root.path(), 0);
+    claim(&store).await;
+    let transfer = root.path().join("ums_filetransfer");
+    std::fs::write(root.path().join("outside"), b"outside").expect("written");
+    std::fs::write(transfer.join("file"), b"file").expect("written");
+    std::fs::hard_link(transfer.join("file"), transfer.join("second-name")).expect("linked");
+    std::os::unix::fs::symlink("file", transfer.join("link")).expect("linked");
+    std::os::unix::fs::symlink("../..", transfer.join("up")).expect("linked");
+    std::fs::create_dir(transfer.join("directory")).expect("made");
+    let _socket = std::os::unix::net::UnixListener::bind(transfer.join("socket")).expect("bound");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        transfer.join("pipe"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o644),
+        0,
+    )
+    .expect("made");
+    for at in ["file", "second-name", "link", "up/outside", "directory", "socket", "pipe"] {
+        let seen = store.inspect(vec![path(at)]).await.expect("looked").remove(0);
+        assert!(matches!(seen, Err(StoreError::Foreign { .. })), "{at}: {seen:?}");
+        let hashed = store.hash_in_place(vec![path(at)], Algorithms::default()).await.expect("tried");
+        assert!(matches!(hashed[0], Err(StoreError::Foreign { .. })), "{at}: {hashed:?}");
+    }
+    let listed = store.entries(String::new()).await.expect("listed");
+    let kinds: std::collections::BTreeMap<_, _> = listed.into_iter().map(|e| (e.name, e.kind)).collect();
+    for (name, kind) in [("link", "a link"), ("socket", "a socket"), ("pipe", "a pipe")] {
+        assert_eq!(kinds[name], EntryKind::Other(kind));
+    }
+    std::fs::remove_file(transfer.join("second-name")).expect("removed");
+    let hashed = store.hash_in_place(vec![path("file")], Algorithms::default()).await.expect("tried");
+    assert!(hashed[0].is_ok(), "{hashed:?}");
+}
+
+/// R19, I8: a root that loses its marker under a running process, or becomes another one, is noticed; so is one whose marker
+/// names another server.
+#[tokio::test]
+async fn a_root_that_loses_its_marker_is_noticed() {
+    let root = tempfile::tempdir().expect("a directory");
+    let [s1, s2] = ["s1", "s2"].map(|id| id.parse().expect("a server id"));
+    let store = FsStore::of(&s1, root.path(), 0);
+    claim(&store).await;
+    store.verify().await.expect("it is there");
+    let marker = root.path().join(".lockstep/store.json");
+    let text = std::fs::read(&marker).expect("a marker");
+    std::fs::remove_file(&marker).expect("removed");
+    let lost = store.verify().await;
+    assert!(
+        matches!(&lost, Err(StoreError::Offline { cause }) if cause.contains("lost its marker")),
+        "{lost:?}"
+    );
+    std::fs::write(&marker, text).expect("written");
+    store.verify().await.expect("it is there again");
+    std::fs::rename(root.path().join("ums_filetransfer"), root.path().join("moved")).expect("moved");
+    std::fs::create_dir(root.path().join("ums_filetransfer")).expect("made");
+    assert!(matches!(store.verify().await, Err(StoreError::Offline { .. })));
+    drop(store);
+    let other = FsStore::of(&s2, root.path(), 0).claim(None, StoreId::random(&SystemEntropy)).await;
+    assert!(matches!(&other, Err(StoreError::Offline { cause }) if cause.contains("server s1")), "{other:?}");
 }
 
 /// R19, I8: a root that lost its marker, has another server's, or is used by another process is not touched.

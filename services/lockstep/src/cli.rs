@@ -1,5 +1,7 @@
 //! The words of the command line. Nothing is done here.
 
+pub(crate) mod store;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -165,7 +167,7 @@ pub(crate) struct UpArgs {
 pub(crate) enum FileCommand {
     /// Register a file, or every file of a directory, on one server; the others receive it.
     #[command(
-        after_help = "Examples:\n  lockstep file register ./base.img os/base.img --server s1 --wait\n  lockstep file register ./drivers/ firmware/drivers --server s1"
+        after_help = "Examples:\n  lockstep file register ./base.img os/base.img --server s1 --wait\n  lockstep file register ./drivers/ firmware/drivers --server s1\n  lockstep file register --in-place firmware/drivers --server s1 --dry-run"
     )]
     Register(RegisterArgs),
     /// List registered files, ordered by path.
@@ -189,16 +191,39 @@ pub(crate) enum FileCommand {
         after_help = "Examples:\n  lockstep file rm os/base.img --revision 7\n  lockstep file rm -r drivers --dry-run"
     )]
     Rm(RemoveArgs),
+    /// List what lies in the transfer directory of a server and is not registered.
+    #[command(after_help = "Example:\n  lockstep file loose os/ --server s1")]
+    Loose(store::LooseArgs),
+    /// List what was set aside on a server, restore it or drop it.
+    #[command(after_help = "Example:\n  lockstep file aside --server s1")]
+    Aside(store::AsideArgs),
+    /// Compare the copies of a server with what is registered, now.
+    #[command(after_help = "Example:\n  lockstep file check os/ --content --server s1")]
+    Check(store::CheckArgs),
+    /// Make the bytes that somebody put in place of a file on one server its new content, everywhere.
+    #[command(after_help = "Example:\n  lockstep file update-version os/base.img --server s1")]
+    UpdateVersion(store::SettleArgs),
+    /// Bring the registered bytes of a file back to a server; what is there is set aside.
+    #[command(after_help = "Example:\n  lockstep file restore os/base.img --server s1")]
+    Restore(store::SettleArgs),
 }
 
 /// `lockstep file register`
 #[derive(Args, Debug)]
 pub(crate) struct RegisterArgs {
     /// A file or a directory on this machine. Links and special files in a directory are refused.
-    pub(crate) source: PathBuf,
+    #[arg(required_unless_present = "in_place")]
+    pub(crate) source: Option<PathBuf>,
     /// The path to register: of the file, or of the directory that the files go below [default: the last component of
     /// the source]. With a slash at the end, the last component of the source is appended; `/` alone is the top.
     pub(crate) path: Option<String>,
+    /// Register files that lie in the transfer directory of the server already: these paths, or everything loose below
+    /// them; `/` is everything.
+    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["source", "path"])]
+    pub(crate) in_place: Vec<String>,
+    /// Only tell what would be registered in place.
+    #[arg(long, requires = "in_place")]
+    pub(crate) dry_run: bool,
     /// The server that receives the bytes first; may be left out where there is only one.
     #[arg(long, value_name = "ID", env = "LOCKSTEP_SERVER", hide_env_values = true)]
     pub(crate) server: Option<String>,

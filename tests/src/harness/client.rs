@@ -12,7 +12,8 @@ use lockstep_model::Identity;
 use lockstep_proto::{
     filesync::v1::{
         content_service_client::ContentServiceClient, file_service_client::FileServiceClient,
-        replica_service_client::ReplicaServiceClient, upload_service_client::UploadServiceClient,
+        replica_service_client::ReplicaServiceClient, store_service_client::StoreServiceClient,
+        upload_service_client::UploadServiceClient,
     },
     gateway::v1::matrix_service_client::MatrixServiceClient,
 };
@@ -64,6 +65,11 @@ impl Client {
     /// Replicas, by the gateway or directly.
     pub fn replicas_at(&self, child: &str) -> ReplicaServiceClient<Channel> {
         ReplicaServiceClient::new(self.channel(child))
+    }
+
+    /// The disk of a server, by the gateway.
+    pub fn stores(&self) -> StoreServiceClient<Channel> {
+        StoreServiceClient::new(self.channel("gateway"))
     }
 
     /// Content of a filesync.

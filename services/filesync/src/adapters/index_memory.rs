@@ -33,6 +33,7 @@ struct Rows {
     journal: BTreeMap<StagedName, u64>,
     groups: BTreeMap<Digest, Groups>,
     uploads: BTreeMap<UploadId, Upload>,
+    scrubbed: Option<FilePath>,
 }
 
 impl MemoryIndex {
@@ -58,6 +59,7 @@ impl Rows {
             Write::Ungroup(digest) => drop(self.groups.remove(&digest)),
             Write::Upload(upload) => drop(self.uploads.insert(upload.id, upload)),
             Write::EndUpload(id) => drop(self.uploads.remove(&id)),
+            Write::Scrubbed(path) => self.scrubbed = Some(path),
         }
     }
 }
@@ -73,6 +75,7 @@ impl Index for MemoryIndex {
             intents: rows.intents.iter().map(|(number, intent)| (*number, intent.clone())).collect(),
             journal: rows.journal.iter().map(|(name, bytes)| (name.clone(), *bytes)).collect(),
             uploads: rows.uploads.values().cloned().collect(),
+            scrubbed: rows.scrubbed.clone(),
         })
     }
 

@@ -157,6 +157,7 @@ fn apply(to: &Transaction<'_>, write: Write) -> rusqlite::Result<()> {
             params![upload.id.to_string(), upload.caller, signed(upload.size_bytes)],
         ),
         Write::EndUpload(id) => run("DELETE FROM uploads WHERE id = ?1", params![id.to_string()]),
+        Write::Scrubbed(path) => set_meta(to, "scrubbed", &json(&path)?),
     }
 }
 
@@ -168,6 +169,7 @@ fn load(from: &Connection) -> rusqlite::Result<Loaded> {
     Ok(Loaded {
         position: meta(from, "position")?,
         store: meta(from, "store")?,
+        scrubbed: meta(from, "scrubbed")?,
         held: rows(
             from,
             "SELECT path, file_id, revision, digest, size_bytes, modified_ns, changed_ns FROM held",

@@ -1,5 +1,7 @@
 //! The store of the simulation: what is written is pending until it is synced, and a crash forgets what is pending.
 
+mod tree;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,6 +13,7 @@ use lockstep_model::{FilePath, StoreId};
 
 use crate::{
     domain::{
+        aside::AsideNote,
         hasher::ContentHasher,
         held::{StagedName, Stat},
     },
@@ -36,7 +39,7 @@ struct Disk {
 struct Tree {
     staging: BTreeMap<StagedName, Node>,
     transfer: BTreeMap<FilePath, Node>,
-    aside: BTreeMap<String, Node>,
+    aside: BTreeMap<StagedName, (Node, AsideNote)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -84,6 +87,22 @@ impl MemoryStore {
         disk.durable.transfer.insert(path.clone(), node);
     }
 
+    /// Takes what is under a final name away, as a person would.
+    pub fn remove(&self, path: &FilePath) {
+        let mut disk = self.disk();
+        disk.live.transfer.remove(path);
+        disk.durable.transfer.remove(path);
+    }
+
+    /// Flips a bit of a published file behind everybody's back.
+    pub fn rot(&self, path: &FilePath) {
+        let mut disk = self.disk();
+        let Disk { live, durable, .. } = &mut *disk;
+        for node in [live, durable].into_iter().filter_map(|tree| tree.transfer.get_mut(path)) {
+            Arc::make_mut(&mut node.data)[0] ^= 1;
+        }
+    }
+
     /// Flips a bit of a staged file behind everybody's back; false if there is none whose name begins so.
     pub fn rot_staged(&self, prefix: &str) -> bool {
         let mut disk = self.disk();
@@ -113,8 +132,12 @@ impl Disk {
 
     fn free(&self) -> u64 {
         let Tree { staging, transfer, aside } = &self.live;
-        let used: usize =
-            staging.values().chain(transfer.values()).chain(aside.values()).map(|n| n.data.len()).sum();
+        let used: usize = staging
+            .values()
+            .chain(transfer.values())
+            .chain(aside.values().map(|(n, _)| n))
+            .map(|n| n.data.len())
+            .sum();
         self.capacity_bytes.saturating_sub(used as u64)
     }
 
@@ -317,17 +340,6 @@ impl Store for MemoryStore {
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let mut disk = self.disk();
         Ok(files.iter().map(|(path, name)| disk.withdraw(path, name)).collect())
-    }
-
-    async fn set_aside(&self, name: StagedName, from: FilePath) -> Result<String, StoreError> {
-        let mut disk = self.disk();
-        let node =
-            disk.live.staging.remove(&name).ok_or_else(|| StoreError::Absent { path: name.to_string() })?;
-        let kept = format!("{name}--{}", from.name());
-        disk.durable.staging.remove(&name);
-        disk.durable.aside.insert(kept.clone(), node.clone());
-        disk.live.aside.insert(kept.clone(), node);
-        Ok(kept)
     }
 
     async fn stat(&self, paths: Vec<FilePath>) -> Result<Vec<Result<Option<Stat>, StoreError>>, StoreError> {

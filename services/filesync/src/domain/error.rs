@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lockstep_model::{
-    Digest, Fault, FilePath, Metadata, Reason, Revision, ServerId, UploadId, path::InvalidPath,
+    Digest, Fault, FilePath, Metadata, Reason, Revision, ServerId, UploadId, Violation, path::InvalidPath,
 };
 use lockstep_registry::RegistryError;
 
@@ -60,6 +60,35 @@ pub enum FileError {
     LooseFile {
         /// The path.
         path: FilePath,
+        /// The server.
+        server: ServerId,
+    },
+    /// Nothing lies at the path.
+    #[error("server {server} has no file at {path} in its transfer directory")]
+    NothingThere {
+        /// The path.
+        path: FilePath,
+        /// The server.
+        server: ServerId,
+    },
+    /// What lies at the path is no regular file with one name.
+    #[error("{path} on server {server} is {what}")]
+    NotRegular {
+        /// The path.
+        path: FilePath,
+        /// The server.
+        server: ServerId,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Files in place and others cannot be registered together.
+    #[error("either all files of a request lie in place, or none")]
+    Mixed,
+    /// Nothing is set aside under this id.
+    #[error("server {server} has nothing set aside under {id}")]
+    AsideNotFound {
+        /// The id.
+        id: String,
         /// The server.
         server: ServerId,
     },
@@ -259,6 +288,9 @@ impl Fault for FileError {
             Self::Exists { .. } => Reason::FileExists,
             Self::PathConflict { .. } => Reason::PathConflict,
             Self::LooseFile { .. } => Reason::LooseFileExists,
+            Self::NothingThere { .. } | Self::AsideNotFound { .. } => Reason::ContentNotFound,
+            Self::NotRegular { .. } => Reason::NotRegular,
+            Self::Mixed => Reason::FieldViolation,
             Self::RevisionChanged { .. } | Self::DirectoryChanged { .. } => Reason::RevisionChanged,
             Self::RequestReused { .. } => Reason::RequestIdReused,
             Self::DigestMismatch { .. }
@@ -296,8 +328,19 @@ impl Fault for FileError {
             Self::PathConflict { path, other } => {
                 vec![("path", path.to_string()), ("other_path", other.clone())]
             }
-            Self::LooseFile { path, server } | Self::StagingChanged { path, server } => {
+            Self::LooseFile { path, server }
+            | Self::NothingThere { path, server }
+            | Self::StagingChanged { path, server } => {
                 vec![("path", path.to_string()), ("server_id", server.to_string())]
+            }
+            Self::NotRegular { path, server, what } => vec![
+                ("path", path.to_string()),
+                ("server_id", server.to_string()),
+                ("found", (*what).to_owned()),
+            ],
+            Self::Mixed => Vec::new(),
+            Self::AsideNotFound { id, server } => {
+                vec![("aside_id", id.clone()), ("server_id", server.to_string())]
             }
             Self::RevisionChanged { path, expected, actual, digest, origin } => vec![
                 ("path", path.to_string()),
@@ -373,11 +416,19 @@ impl Fault for FileError {
         }
     }
 
+    fn violations(&self) -> Vec<Violation> {
+        let mixed = || Violation { field: "files".to_owned(), description: self.to_string() };
+        if matches!(self, Self::Mixed) { vec![mixed()] } else { Vec::new() }
+    }
+
     fn resource(&self) -> Option<(&'static str, String)> {
         match self {
             Self::NotFound { path } | Self::NothingBelow { path } => Some(("file", path.to_string())),
-            Self::Exists { path, .. } | Self::LooseFile { path, .. } => Some(("file", path.to_string())),
+            Self::NothingThere { path, .. } | Self::Exists { path, .. } | Self::LooseFile { path, .. } => {
+                Some(("file", path.to_string()))
+            }
             Self::PathConflict { other, .. } => Some(("file", other.clone())),
+            Self::AsideNotFound { id, .. } => Some(("aside", id.clone())),
             Self::UploadNotFound { upload, .. } => Some(("upload", upload.to_string())),
             Self::ContentNotFound { digest, .. } => Some(("content", digest.to_string())),
             _ => None,

@@ -21,6 +21,15 @@ pub enum Stage {
     Copying,
     /// The last try failed.
     Failed,
+    /// Somebody changed the bytes: nothing is tried until somebody decides (R30, R31).
+    Drifted,
+}
+
+impl Stage {
+    /// Whether a try may begin.
+    pub fn waits(self) -> bool {
+        matches!(self, Self::Pending | Self::Failed)
+    }
 }
 
 /// Why the last try failed.
@@ -59,12 +68,36 @@ pub struct Missing {
     pub obstacle: Option<Obstacle>,
     /// Tries that failed in a row.
     pub failures: u32,
+    /// Why what lies at the path is not what is wanted, where that is known; it is set aside with this reason.
+    #[serde(default)]
+    pub displaces: Option<Reason>,
 }
 
 impl Missing {
     /// Not tried yet.
     pub fn new(wanted: Wanted) -> Self {
-        Self { wanted, obstacle: None, failures: 0 }
+        Self { wanted, obstacle: None, failures: 0, displaces: None }
+    }
+
+    /// A copy that was held and is not any more, for a reason that is known.
+    pub fn given_up(wanted: Wanted, obstacle: Obstacle) -> Self {
+        let bytes = [Reason::Drifted, Reason::StoredContentCorrupt];
+        let displaces = Some(obstacle.reason).filter(|reason| bytes.contains(reason));
+        Self { wanted, obstacle: Some(obstacle), failures: 1, displaces }
+    }
+
+    /// Whether somebody changed the bytes, and nobody has decided yet.
+    pub fn is_drifted(&self) -> bool {
+        self.obstacle.as_ref().is_some_and(|obstacle| obstacle.reason == Reason::Drifted)
+    }
+
+    /// How far it is before anything was tried.
+    pub fn stage(&self) -> Stage {
+        match &self.obstacle {
+            _ if self.is_drifted() => Stage::Drifted,
+            Some(_) => Stage::Failed,
+            None => Stage::Pending,
+        }
     }
 }
 

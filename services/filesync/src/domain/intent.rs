@@ -1,6 +1,6 @@
 //! What this server is about to do, written down before it is done, so that a crash in the middle can be settled.
 
-use lockstep_model::{Digest, FilePath, Revision};
+use lockstep_model::{Digest, FilePath, Reason, Revision};
 use lockstep_registry::Request;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,15 @@ pub enum Intent {
         staged: StagedName,
         /// The bytes that are known to be there; anything else is somebody's and is set aside.
         known: Option<Digest>,
+        /// Why what is there is not what is wanted, where that is known.
+        #[serde(default)]
+        displaces: Option<Reason>,
+    },
+    /// Files that lie at their paths and are about to be committed, new or as a new version. Told apart after a crash
+    /// like those of `Register`, by `file_id` and digest.
+    InPlace {
+        /// What they will be. The revision is not known yet.
+        files: Vec<Wanted>,
     },
     /// A file whose deletion is committed and that is about to leave the transfer directory.
     Delete {
@@ -108,6 +117,7 @@ impl Intent {
     pub fn staged(&self) -> Vec<&StagedName> {
         match self {
             Self::Register { files, .. } => files.iter().map(|file| &file.staged).collect(),
+            Self::InPlace { .. } => Vec::new(),
             Self::Exchange { staged, .. } | Self::Delete { staged, .. } => vec![staged],
         }
     }

@@ -29,7 +29,8 @@ impl Change {
         }
     }
 
-    fn revision(&self) -> Revision {
+    /// The revision that it is about.
+    pub fn revision(&self) -> Revision {
         match self {
             Self::Active(wanted) => wanted.revision,
             Self::Deleted { revision, .. } => *revision,
@@ -105,7 +106,7 @@ pub fn plan<'a>(changes: Vec<Change>, held: impl Fn(&FilePath) -> Option<&'a Hel
     while !moves.is_empty() {
         let free = moves.keys().find(|to| !moves.values().any(|from| from == *to));
         // Files that changed places in a ring: the first one steps aside, which is not decided here.
-        let Some(to) = free.or(moves.keys().next()).cloned() else { break };
+        let Some(to) = free.or_else(|| moves.keys().next()).cloned() else { break };
         if let Some(from) = moves.remove(&to)
             && let Some(Change::Active(wanted)) = latest.get(&to)
         {

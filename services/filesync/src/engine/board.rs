@@ -1,7 +1,10 @@
 //! What is known right now, in memory: read by everybody, written after the index has it.
 
+mod state;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -43,6 +46,7 @@ struct State {
     ahead: BTreeMap<FilePath, (Revision, String)>,
     transfers: BTreeMap<FilePath, Transfer>,
     conditions: BTreeMap<Reason, (Obstacle, Instant)>,
+    compared: Option<Instant>,
 }
 
 /// A file that is not held.
@@ -183,7 +187,7 @@ impl Board {
     /// The exceptions that are due, small files first.
     pub fn due(&self, now: Instant) -> Vec<Wanted> {
         let state = self.state();
-        let waiting = state.exceptions.values().filter(|e| e.stage != Stage::Copying && e.due <= now);
+        let waiting = state.exceptions.values().filter(|e| e.stage.waits() && e.due <= now);
         let mut due: Vec<Wanted> = waiting.map(|exception| exception.missing.wanted.clone()).collect();
         due.sort_by(|a, b| (a.size_bytes, &a.path).cmp(&(b.size_bytes, &b.path)));
         due
@@ -192,7 +196,7 @@ impl Board {
     /// When the next exception is due.
     pub fn next_due(&self) -> Option<Instant> {
         let state = self.state();
-        state.exceptions.values().filter(|e| e.stage != Stage::Copying).map(|exception| exception.due).min()
+        state.exceptions.values().filter(|e| e.stage.waits()).map(|exception| exception.due).min()
     }
 
     /// Makes failed exceptions due, unless they were tried within the last second.
@@ -259,6 +263,42 @@ impl Board {
             state.changed(wanted.path.clone());
             Some(missing)
         })
+    }
+
+    /// The exceptions at `paths`, as they are remembered.
+    pub fn exceptions(&self, paths: &[FilePath]) -> Vec<Option<Missing>> {
+        let state = self.state();
+        paths.iter().map(|path| state.exceptions.get(path).map(|e| e.missing.clone())).collect()
+    }
+
+    /// Copies that somebody changed, below a prefix.
+    pub fn drifted(&self, prefix: &str) -> Vec<Missing> {
+        let state = self.state();
+        let drifted = state.exceptions.values().map(|e| &e.missing).filter(|m| m.is_drifted());
+        drifted.filter(|m| m.wanted.path.as_str().starts_with(prefix)).cloned().collect()
+    }
+
+    /// Up to `count` copies after a path, ordered by path.
+    pub fn held_after(&self, after: Option<&FilePath>, count: usize) -> Vec<(FilePath, Held)> {
+        let state = self.state();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = state.held.range((from, Bound::Unbounded)).take(count);
+        next.map(|(path, held)| (path.clone(), held.clone())).collect()
+    }
+
+    /// Bytes of all copies.
+    pub fn held_bytes(&self) -> u64 {
+        self.state().held.values().map(|held| held.stat.size_bytes).sum()
+    }
+
+    /// Every copy was compared with its record since then.
+    pub fn compared(&self, since: Instant) {
+        self.change(|state| state.compared = Some(since));
+    }
+
+    /// Since when every copy was compared with its record; `None` if this process did not come to all of them yet.
+    pub fn compared_since(&self) -> Option<Instant> {
+        self.state().compared
     }
 
     /// How many files are not held.
@@ -335,62 +375,6 @@ impl Board {
                 .iter()
                 .map(|(path, (revision, t))| (path.clone(), *revision, t.clone()))
                 .collect(),
-        }
-    }
-}
-
-impl State {
-    fn apply(&mut self, write: Write) {
-        match write {
-            Write::Position(position) => {
-                self.position = Some(position);
-                self.ahead.retain(|_, (revision, _)| *revision > position.revision);
-            }
-            Write::Hold(path, held) => self.hold(path, held),
-            Write::Release(path) => self.release(&path),
-            Write::Miss(missing) => self.miss(missing),
-            Write::Clear(path) if self.exceptions.remove(&path).is_some() => self.changed(path),
-            _ => {}
-        }
-    }
-
-    fn hold(&mut self, path: FilePath, held: Held) {
-        self.release(&path);
-        self.by_digest.entry(held.digest).or_default().insert(path.clone());
-        self.held.insert(path, held);
-    }
-
-    fn release(&mut self, path: &FilePath) {
-        let Some(held) = self.held.remove(path) else { return };
-        if let Some(paths) = self.by_digest.get_mut(&held.digest) {
-            paths.remove(path);
-            if paths.is_empty() {
-                self.by_digest.remove(&held.digest);
-            }
-        }
-    }
-
-    fn miss(&mut self, missing: Missing) {
-        let now = Instant::now();
-        let path = missing.wanted.path.clone();
-        let known =
-            self.exceptions.get(&path).filter(|e| e.missing.wanted.revision == missing.wanted.revision);
-        let exception = match known {
-            Some(known) => Exception { missing, ..known.clone() },
-            None => {
-                let stage = if missing.obstacle.is_some() { Stage::Failed } else { Stage::Pending };
-                Exception { missing, stage, since: now, tried: None, due: now }
-            }
-        };
-        self.exceptions.insert(path.clone(), exception);
-        self.changed(path);
-    }
-
-    fn changed(&mut self, path: FilePath) {
-        self.sequence += 1;
-        self.changes.push_back((self.sequence, path));
-        if self.changes.len() > CHANGES_KEPT {
-            self.changes.pop_front();
         }
     }
 }

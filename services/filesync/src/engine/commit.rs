@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_model::{
     FilePath, Folded, Revision,
-    record::{FILE, FileRecord, FileState, file_key, name_key},
+    record::{FILE, FileRecord, file_key, name_key},
 };
 use lockstep_registry::{Commit, Committed, Precondition, Registry as _, RegistryError, Request};
 
@@ -146,7 +146,12 @@ impl<P: Ports> Engine<P> {
         Ok(files.into_iter().map(|file| file.registered(committed.revision, ask)).collect())
     }
 
-    async fn commit(&self, ask: &Ask, request: &Request, staged: &[Staged]) -> Result<Committed, FileError> {
+    pub(super) async fn commit(
+        &self,
+        ask: &Ask,
+        request: &Request,
+        staged: &[Staged],
+    ) -> Result<Committed, FileError> {
         let (free, label) = (free(staged), ask.label());
         let replacing = staged.iter().filter_map(|file| Some((file.wanted.path.clone(), file.replaces?)));
         let replacing: Vec<(FilePath, Revision)> = replacing.collect();
@@ -233,36 +238,6 @@ fn is_taken(error: &FileError, staged: &[Staged], numbered: &[bool]) -> bool {
         return false;
     };
     staged.iter().zip(numbered).any(|(file, numbered)| *numbered && file.wanted.path == *path)
-}
-
-impl Staged {
-    fn at(&self, revision: Revision, traceparent: &str) -> Self {
-        let mut file = self.clone();
-        file.wanted.revision = revision;
-        traceparent.clone_into(&mut file.wanted.traceparent);
-        file
-    }
-
-    fn registered(self, revision: Revision, ask: &Ask) -> Registered {
-        Registered { path: self.wanted.path.clone(), revision, record: self.record(ask) }
-    }
-
-    fn record(&self, ask: &Ask) -> FileRecord {
-        FileRecord {
-            file_id: self.wanted.file_id,
-            digest: self.wanted.digest,
-            md5: self.wanted.md5,
-            size_bytes: self.wanted.size_bytes,
-            registered_time: self.wanted.registered_time,
-            origin: self.wanted.origin.clone(),
-            state: FileState::Active,
-            registered_by: ask.label(),
-            instead_of: self.instead_of.clone(),
-            moved_to: None,
-            deleted_by: None,
-            registered_revision: None,
-        }
-    }
 }
 
 fn transaction(

@@ -3,22 +3,21 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use lockstep_model::{Digest, FilePath, Reason, Revision, record::file_key};
-use lockstep_registry::Registry as _;
+use lockstep_model::Digest;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::{Instant, timeout_at},
 };
 
-use super::{Engine, codec::decode};
+use super::Engine;
 use crate::{
     domain::{
+        check::Finding,
         error::FileError,
-        exception::{Missing, Obstacle},
-        held::{Held, Wanted},
+        held::Held,
         tree::{GROUP_BYTES, Groups},
     },
-    ports::{Index as _, Place, Ports, Range, Store as _, Write},
+    ports::{Index as _, Place, Ports, Range, Store as _},
 };
 
 /// How many streams a server sends at once; further ones wait in turn.
@@ -206,33 +205,13 @@ impl<P: Ports> Engine<P> {
             if rotten {
                 let (engine, path) = (self.clone(), path.clone());
                 self.inner.drain.spawn("distrust", async move {
-                    if let Err(error) = engine.distrust(path.clone(), held).await {
+                    let why = "the bytes on the disk are not the ones that were verified";
+                    if let Err(error) = engine.give_up(&path, &held, Finding::Corrupt, why).await {
                         tracing::warn!(%path, %error, "a rotten file could not be given up yet");
                     }
                 });
             }
         }
         FileError::ContentCorrupt { server: self.server().clone(), digest }
-    }
-
-    /// Stops holding a copy; the exception that takes its place has it fetched.
-    async fn distrust(&self, path: FilePath, held: Held) -> Result<(), FileError> {
-        let _lease = self.inner.leases.acquire([&path]).await;
-        if self.inner.board.held(std::slice::from_ref(&path)).pop().flatten().as_ref() != Some(&held) {
-            return Ok(());
-        }
-        let record = self.registry().get(vec![file_key(&path)]).await?.pop().flatten();
-        let mut writes = self.release(&path, held.digest, &[]);
-        if let Some(record) = record {
-            let revision: Revision = record.revision;
-            let body = decode(&record)?;
-            let wanted = Wanted::of(path.clone(), revision, body, record.traceparent);
-            let message = format!("the bytes of {path} on the disk are not the ones that were verified");
-            let obstacle = Some(Obstacle { reason: Reason::StoredContentCorrupt, message });
-            writes.push(Write::Miss(Missing { wanted, obstacle, failures: 1 }));
-        }
-        self.record(writes).await?;
-        self.inner.fetch.notify_one();
-        Ok(())
     }
 }

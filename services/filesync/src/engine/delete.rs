@@ -1,7 +1,7 @@
 //! Deleting: the tombstone is committed, then every server removes its copy.
 
 use lockstep_model::{
-    Digest, FilePath, Revision,
+    Digest, FilePath, Reason, Revision,
     clock::Entropy as _,
     path::fold,
     record::{FileRecord, file_key},
@@ -60,6 +60,7 @@ impl<P: Ports> Engine<P> {
         expected: Revision,
     ) -> Result<(Registered, Revision), FileError> {
         self.may_originate()?;
+        self.verify_store().await?;
         // Of the same request at the same time, the second waits for the answer of the first.
         let _turn = self.inner.requests.acquire_names([fold(&ask.label())].into()).await;
         let fingerprint = format!("delete {path} {expected}");
@@ -173,9 +174,8 @@ impl<P: Ports> Engine<P> {
                 writes.append(&mut self.release(path, *digest, &going));
             }
             if found == Some(false) {
-                let kept =
-                    store.set_aside(staged.clone(), path.clone()).await.map_err(|error| self.disk(error))?;
-                tracing::warn!(%path, %kept, "set aside bytes that were not the registered ones");
+                let kept = self.keep_aside(staged.clone(), path, Reason::Drifted).await;
+                kept.map_err(|error| self.disk(error))?;
             }
             writes.push(Write::Settle(*number));
         }

@@ -1,13 +1,13 @@
 //! Putting bytes in the place of others in one step, so that whoever reads sees the old bytes or the new ones; and what
 //! becomes of those that were displaced: ours go, anybody else's are set aside (R16, R29).
 
-use lockstep_model::{Digest, FilePath, clock::Entropy as _};
+use lockstep_model::{Digest, FilePath, Reason};
 
 use super::Engine;
 use crate::{
     domain::{
         error::FileError,
-        held::{StagedName, Stat, Wanted},
+        held::{Stat, Wanted},
         intent::{Intent, Staged},
     },
     ports::{Algorithms, Ports, Store as _, StoreError, Write},
@@ -22,11 +22,13 @@ impl<P: Ports> Engine<P> {
     pub(super) async fn displace(&self, files: &[&Staged]) -> Result<Vec<Published>, FileError> {
         let paths: Vec<FilePath> = files.iter().map(|file| file.wanted.path.clone()).collect();
         let mut writes = Vec::with_capacity(files.len());
-        for (file, held) in files.iter().zip(self.inner.board.held(&paths)) {
+        let held = self.inner.board.held(&paths).into_iter();
+        for ((file, held), missing) in files.iter().zip(held).zip(self.inner.board.exceptions(&paths)) {
             let intent = Intent::Exchange {
                 wanted: file.wanted.clone(),
                 staged: file.staged.clone(),
                 known: held.map(|held| held.digest),
+                displaces: missing.and_then(|missing| missing.displaces),
             };
             writes.push(Write::Intend(self.number(), intent));
         }
@@ -60,17 +62,6 @@ impl<P: Ports> Engine<P> {
         self.inner.ports.store.publish(moved).await?.pop().ok_or_else(absent)?
     }
 
-    /// Sets aside whatever is at a path.
-    pub(super) async fn set_aside(&self, path: &FilePath) -> Result<(), StoreError> {
-        let store = &self.inner.ports.store;
-        let name = StagedName::new("loose", self.inner.ports.entropy.uuid());
-        let withdrawn = store.withdraw(vec![(path.clone(), name.clone())]).await?;
-        withdrawn.into_iter().collect::<Result<Vec<()>, StoreError>>()?;
-        let kept = store.set_aside(name, path.clone()).await?;
-        tracing::warn!(%path, %kept, "set aside bytes that nobody registered");
-        Ok(())
-    }
-
     /// Settles the exchanges at `paths` that nobody else is settling, or all. The caller has the lease, or nothing else
     /// runs yet.
     pub(super) async fn settle_exchanges_at(&self, paths: Option<&[FilePath]>) -> Result<(), FileError> {
@@ -87,7 +78,7 @@ impl<P: Ports> Engine<P> {
 
     /// What is in staging tells how far it came. The caller has the lease of the path.
     pub(super) async fn settle_exchange(&self, number: u64, intent: &Intent) -> Result<(), FileError> {
-        let Intent::Exchange { wanted, staged, known } = intent else { return Ok(()) };
+        let Intent::Exchange { wanted, staged, known, displaces } = intent else { return Ok(()) };
         let (path, digest_wanted) = (&wanted.path, &wanted.digest);
         let store = &self.inner.ports.store;
         let found = match store.hash(vec![staged.clone()], Algorithms::default()).await {
@@ -104,9 +95,8 @@ impl<P: Ports> Engine<P> {
         };
         let is_needed = matches!(&found, Ok(Some(digest)) if digest == digest_wanted);
         if !is_ours && !is_needed && !matches!(found, Ok(None)) {
-            let kept =
-                store.set_aside(staged.clone(), path.clone()).await.map_err(|error| self.disk(error))?;
-            tracing::warn!(%path, %kept, "set aside bytes that were not the registered ones");
+            let reason = displaces.or(known.map(|_| Reason::Drifted)).unwrap_or(Reason::LooseFileExists);
+            self.keep_aside(staged.clone(), path, reason).await.map_err(|error| self.disk(error))?;
         }
         let is_done = is_ours || !is_needed;
         let mut writes = if is_done { self.hold_exchanged(wanted).await? } else { Vec::new() };

@@ -92,6 +92,10 @@ impl<P: Ports> Engine<P> {
 
     fn dispatch(&self) {
         let now = Instant::now();
+        // Nothing is downloaded into what is not the store of this server.
+        if self.inner.board.barred().is_some_and(|obstacle| obstacle.reason == Reason::StoreOffline) {
+            return;
+        }
         let (small, large): (Vec<Wanted>, Vec<Wanted>) =
             self.inner.board.due(now).into_iter().partition(|wanted| wanted.size_bytes <= GROUP_BYTES);
         let mut small = small.into_iter().peekable();

@@ -12,26 +12,33 @@ mod change;
 mod codec;
 mod commit;
 mod content;
+mod declared;
 mod delete;
 mod directory;
 mod early;
+mod examine;
 mod exchange;
 mod fetch;
 mod fetch_large;
 mod fetch_small;
 mod free;
+mod in_place;
 mod kept_uploads;
 mod lease;
+mod loose;
 mod moves;
 mod publish;
 mod reconcile;
+mod records;
 mod register;
 mod relay;
 mod roster;
 mod settle;
 mod staged_file;
 mod start;
+mod update;
 mod uploads;
+mod walk;
 
 use std::{
     sync::{
@@ -52,10 +59,13 @@ pub(crate) use self::codec::decode;
 use self::{board::Board, lease::Leases, roster::Roster, uploads::Uploads};
 pub use self::{
     content::{Answer, CONTENT_RANGES_MAX},
+    declared::Declared,
     directory::{DIRECTORY_FILES_MAX, Seen, Summary},
+    loose::Loose,
     reconcile::Round,
-    register::{Declared, NewFile, Place, Source},
+    register::{NewFile, Place, Source},
     uploads::{Progress, UPLOAD_BYTES_MAX, Writer},
+    walk::{Checked, Depth},
 };
 use crate::{
     config::Settings,
@@ -89,6 +99,7 @@ struct Inner<P: Ports> {
     uploads: Uploads,
     early: early::EarlyCopies,
     roster: Roster,
+    drifts: examine::Drifts,
     intents: settle::Intents,
     numbers: AtomicU64,
     reserved_bytes: AtomicU64,

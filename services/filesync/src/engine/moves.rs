@@ -1,6 +1,6 @@
 //! Moving: the file has its new path with the commit, then every server renames its copy; no bytes travel (R38).
 
-use lockstep_model::{FilePath, Revision, clock::Entropy as _, path::fold, record::file_key};
+use lockstep_model::{FilePath, Reason, Revision, clock::Entropy as _, path::fold, record::file_key};
 use lockstep_registry::{Registry as _, RegistryError, Request};
 
 use super::{Ask, Engine, Registered, change::Step, codec::decode, commit::ATTEMPTS_MAX};
@@ -177,8 +177,8 @@ impl<P: Ports> Engine<P> {
             match withdrawn {
                 Ok(()) if self.is_right(&file).await? => here.push(file),
                 Ok(()) => {
-                    let kept = store.set_aside(file.staged, from).await.map_err(|error| self.disk(error))?;
-                    tracing::warn!(path = %file.wanted.path, %kept, "set aside bytes that were not the registered ones");
+                    let kept = self.keep_aside(file.staged, &from, Reason::Drifted).await;
+                    kept.map_err(|error| self.disk(error))?;
                     writes.push(Write::Miss(Missing::new(file.wanted)));
                 }
                 Err(StoreError::Absent { .. } | StoreError::Foreign { .. }) => {

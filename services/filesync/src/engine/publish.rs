@@ -41,10 +41,10 @@ impl<P: Ports> Engine<P> {
                 // Files that moved: others hold them, too, so that an exception tells it, and nothing waits for it.
                 Err(obstacle) if asked.is_none() && obstacle.reason == Reason::LooseFileExists => {
                     let Staged { wanted, staged, .. } = file;
-                    let kept = self.inner.ports.store.set_aside(staged, wanted.path.clone()).await;
-                    let kept = kept.map_err(|error| self.disk(error))?;
-                    tracing::warn!(path = %wanted.path, %kept, %obstacle, "set aside a file that cannot have its new name");
-                    writes.push(Write::Miss(Missing { wanted, obstacle: Some(obstacle), failures: 1 }));
+                    let kept = self.keep_aside(staged, &wanted.path, obstacle.reason).await;
+                    kept.map_err(|error| self.disk(error))?;
+                    let missing = Missing { obstacle: Some(obstacle), failures: 1, ..Missing::new(wanted) };
+                    writes.push(Write::Miss(missing));
                 }
                 Err(error) => {
                     tracing::error!(path = %file.wanted.path, %error, "a registered file is not published yet");
@@ -149,7 +149,7 @@ impl<P: Ports> Engine<P> {
     }
 
     /// What to write when a copy is verified. The group hashes of older bytes go with the last path that has them.
-    fn hold(&self, wanted: &Wanted, stat: Stat, groups: Groups) -> Vec<Write> {
+    pub(super) fn hold(&self, wanted: &Wanted, stat: Stat, groups: Groups) -> Vec<Write> {
         let Wanted { path, file_id, revision, digest, .. } = wanted.clone();
         let mut writes = Vec::with_capacity(4);
         let before = self.inner.board.held(std::slice::from_ref(&path)).pop().flatten();

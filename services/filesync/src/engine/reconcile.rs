@@ -105,9 +105,7 @@ impl<P: Ports> Engine<P> {
     }
 
     async fn round(&self) -> Result<Round, FileError> {
-        if let Some(obstacle) = self.inner.board.barred().filter(|o| o.reason == Reason::StoreOffline) {
-            return Err(FileError::Barred { server: self.server().clone(), obstacle });
-        }
+        self.verify_store().await?;
         self.settle().await?;
         loop {
             let head = self.registry().head().await?;
@@ -147,11 +145,16 @@ impl<P: Ports> Engine<P> {
 
     /// Carries out changes and moves the position past them; false if it has to wait because too much is missing.
     async fn follow(&self, records: Vec<Record>, through: Position) -> Result<bool, FileError> {
-        let changes = changes(records)?;
+        let mut changes = changes(records)?;
         let paths: Vec<FilePath> = changes.iter().map(|change| change.path().clone()).collect();
         // From the look at what is held to the index: a copy that lands in between would be held after its deletion.
         let _lease = self.lease_settled(&paths).await?;
+        // What is known to be missing at this revision or a later one stays what it is: a copy that drifted above all.
+        let known = self.inner.board.exceptions(&paths);
+        let mut known = known.iter().map(|missing| missing.as_ref().map(|missing| missing.wanted.revision));
+        changes.retain(|change| known.next().flatten().is_none_or(|known| known < change.revision()));
         let before = self.inner.board.missing(&paths);
+        self.set_aside_drifted(&changes).await?;
         self.hold_unheld(&changes, &before).await?;
         let held = self.inner.board.held(&paths);
         let held: std::collections::BTreeMap<_, _> =
@@ -269,7 +272,10 @@ impl<P: Ports> Engine<P> {
             let Some(held) = self.inner.board.held(std::slice::from_ref(&path)).pop().flatten() else {
                 continue;
             };
-            self.set_aside(&path).await.map_err(|error| self.disk(error))?;
+            match self.set_aside(&path).await {
+                Ok(()) | Err(StoreError::Absent { .. } | StoreError::Foreign { .. }) => {}
+                Err(error) => return Err(self.disk(error)),
+            }
             self.record(self.release(&path, held.digest, &[])).await?;
         }
         if let Some(position) = first {

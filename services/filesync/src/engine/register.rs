@@ -7,7 +7,6 @@ use bytes::Bytes;
 use lockstep_model::{
     Digest, FileId, FilePath, Md5, Revision, UploadId,
     clock::{Clock as _, Entropy as _},
-    digest::Sha256,
     path::fold,
     record::file_key,
 };
@@ -17,6 +16,7 @@ use super::{
     Ask, Engine, Registered,
     change::Step,
     codec::{decode, named},
+    declared::{Declared, check_declared},
 };
 use crate::{
     domain::{
@@ -60,17 +60,8 @@ pub enum Source {
     Upload(UploadId),
     /// The bytes themselves.
     Content(Bytes),
-}
-
-/// Digests that the caller knows already.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Declared {
-    /// BLAKE3.
-    pub blake3: Option<Digest>,
-    /// MD5.
-    pub md5: Option<Md5>,
-    /// SHA-256.
-    pub sha256: Option<Sha256>,
+    /// The bytes lie at the path already; all files of a request, or none.
+    InPlace,
 }
 
 impl<P: Ports> Engine<P> {
@@ -85,6 +76,7 @@ impl<P: Ports> Engine<P> {
 
     async fn register_now(&self, ask: &Ask, files: Vec<NewFile>) -> Result<Vec<Registered>, FileError> {
         self.may_originate()?;
+        self.verify_store().await?;
         // Of the same request at the same time, the second waits for the answer of the first.
         let _turn = self.inner.requests.acquire_names([fold(&ask.label())].into()).await;
         let request = request(ask, &files);
@@ -99,6 +91,9 @@ impl<P: Ports> Engine<P> {
         };
         let free = files.iter().filter(|file| file.place == Place::Free).map(|file| file.path.clone());
         self.catch_up_with(&free.collect::<Vec<_>>(), ask).await?;
+        if files.iter().all(NewFile::is_in_place) {
+            return self.register_in_place(ask, request, files).await;
+        }
         let uploads: Vec<UploadId> = files.iter().filter_map(NewFile::upload).collect();
         self.resume_complete(&ask.caller, &uploads).await?;
         let claimed = self.claim_uploads(&ask.caller, &uploads)?;
@@ -182,6 +177,7 @@ impl<P: Ports> Engine<P> {
                     read_back.push(upload.checked.clone());
                     (upload.staged(), upload.digest, Some(upload.md5), upload.size_bytes)
                 }
+                Source::InPlace => return Err(FileError::Mixed),
             };
             received.push((expected, md5));
             let wanted = Wanted {
@@ -267,13 +263,17 @@ impl NewFile {
     fn upload(&self) -> Option<UploadId> {
         match &self.source {
             Source::Upload(id) => Some(*id),
-            Source::Content(_) => None,
+            Source::Content(_) | Source::InPlace => None,
         }
+    }
+
+    fn is_in_place(&self) -> bool {
+        matches!(self.source, Source::InPlace)
     }
 
     fn content(&self) -> Option<&Bytes> {
         match &self.source {
-            Source::Upload(_) => None,
+            Source::Upload(_) | Source::InPlace => None,
             Source::Content(content) => Some(content),
         }
     }
@@ -285,6 +285,7 @@ fn request(ask: &Ask, files: &[NewFile]) -> Request {
         let source = match &file.source {
             Source::Upload(id) => id.to_string(),
             Source::Content(content) => Digest::of(content).to_string(),
+            Source::InPlace => "in place".to_owned(),
         };
         let place = match file.place {
             Place::Free => None,
@@ -298,18 +299,4 @@ fn request(ask: &Ask, files: &[NewFile]) -> Request {
     }
     let fingerprint = hasher.finalize().to_hex().to_string();
     Request { caller: ask.caller.clone(), id: ask.request_id.to_string(), fingerprint }
-}
-
-fn check_declared(file: &NewFile, hashed: &Hashed, md5: Md5) -> Result<(), FileError> {
-    let check = |algorithm: &'static str, declared: Option<String>, actual: String| match declared {
-        Some(declared) if declared != actual => {
-            Err(FileError::DigestMismatch { path: file.path.clone(), algorithm, declared, actual })
-        }
-        _ => Ok(()),
-    };
-    let declared = file.declared;
-    check("BLAKE3", declared.blake3.map(String::from), hashed.digest.to_string())?;
-    check("MD5", declared.md5.map(String::from), md5.to_string())?;
-    let sha256 = hashed.sha256.map_or_else(String::new, String::from);
-    check("SHA-256", declared.sha256.map(String::from), sha256)
 }

@@ -64,6 +64,7 @@ impl Intents {
             // What is in staging is no concern of the path.
             Intent::Exchange { .. } => false,
             Intent::Register { files, .. } => files.iter().any(|file| paths.contains(&file.wanted.path)),
+            Intent::InPlace { files } => files.iter().any(|wanted| paths.contains(&wanted.path)),
             Intent::Delete { path, .. } => paths.contains(path),
         };
         let state = self.state();
@@ -145,7 +146,7 @@ impl<P: Ports> Engine<P> {
         while let Some(number) = intents
             .iter()
             .find(|(_, intent)| is_exchange(intent))
-            .or(intents.first_key_value())
+            .or_else(|| intents.first_key_value())
             .map(|(number, _)| *number)
         {
             let Some(intent) = intents.remove(&number) else { break };
@@ -155,6 +156,7 @@ impl<P: Ports> Engine<P> {
                     self.settle_exchange(number, &intent).await
                 }
                 Intent::Register { files, asked } => self.settle_register(number, asked, files).await,
+                Intent::InPlace { files } => self.settle_in_place(number, files).await,
                 Intent::Delete { path, staged, digest } => {
                     self.settle_deletes(vec![Leaving { number, path, staged, digest }]).await
                 }

@@ -47,6 +47,7 @@ impl<P: Ports> Engine<P> {
                 uploads: Uploads::default(),
                 early: super::early::EarlyCopies::default(),
                 roster: super::Roster::default(),
+                drifts: super::examine::Drifts::default(),
                 intents: Intents::new(loaded.intents.iter().cloned()),
                 numbers: AtomicU64::new(next),
                 reserved_bytes: AtomicU64::new(0),
@@ -74,6 +75,9 @@ impl<P: Ports> Engine<P> {
                 let (announcing, fetching) = (starting.clone(), starting.clone());
                 starting.inner.drain.spawn("announce", announcing.run_announce(store_id));
                 starting.inner.drain.spawn("fetch", fetching.run_fetch());
+                let (walking, scrubbing) = (starting.clone(), starting.clone());
+                starting.inner.drain.spawn("walk", walking.run_walk());
+                starting.inner.drain.spawn("scrub", scrubbing.run_scrub(loaded.scrubbed.clone()));
                 starting.run_rounds(asked).await;
             }
         });

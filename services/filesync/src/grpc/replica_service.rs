@@ -149,7 +149,8 @@ impl<P: Ports> ReplicaService for Replicas<P> {
                 changed.mark_unchanged();
                 let report = engine.board().report(since);
                 since = Some(report.sequence);
-                for part in batch_into_wire(&report, incarnation, started.elapsed()) {
+                let compared = engine.board().compared_since().unwrap_or(started);
+                for part in batch_into_wire(&report, incarnation, compared.elapsed()) {
                     if parts.send(Ok(part)).await.is_err() {
                         return;
                     }

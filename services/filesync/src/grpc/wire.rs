@@ -81,9 +81,9 @@ pub(super) fn exception_into_wire(exception: &Exception, now: Instant) -> wire::
     let state = match exception.stage {
         Stage::Pending => wire::exception::State::Pending,
         Stage::Copying => wire::exception::State::Copying,
-        Stage::Failed => wire::exception::State::Failed,
+        Stage::Failed | Stage::Drifted => wire::exception::State::Failed,
     };
-    let wait = (exception.stage != Stage::Copying).then(|| exception.due.saturating_duration_since(now));
+    let wait = exception.stage.waits().then(|| exception.due.saturating_duration_since(now));
     wire::Exception {
         path: exception.missing.wanted.path.to_string(),
         revision: signed(exception.missing.wanted.revision.0),
@@ -125,8 +125,9 @@ pub(super) fn new_file_from_wire<T>(
             None
         }
         Some(wire::new_file::Source::Content(content)) => Some(Source::Content(Bytes::clone(content))),
+        Some(wire::new_file::Source::InPlace(_)) => Some(Source::InPlace),
         None => {
-            fields.violation(prefix, "upload_id or content is required");
+            fields.violation(prefix, "upload_id, content or in_place is required");
             None
         }
     };

@@ -41,6 +41,8 @@ pub struct Loaded {
     pub journal: Vec<(StagedName, u64)>,
     /// Uploads.
     pub uploads: Vec<Upload>,
+    /// The last path that the scrub has read.
+    pub scrubbed: Option<FilePath>,
 }
 
 /// An upload as it is remembered.
@@ -85,6 +87,8 @@ pub enum Write {
     Upload(Upload),
     /// An upload ends.
     EndUpload(UploadId),
+    /// The scrub has read everything up to this path.
+    Scrubbed(FilePath),
 }
 
 /// The index failed: a defect of the disk, or of the program.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use lockstep_model::{Digest, Fault, FilePath, Md5, Metadata, Reason, StoreId, digest::Sha256};
 
+use super::Tree;
 use crate::domain::{
     held::{StagedName, Stat},
     tree::Groups,
@@ -13,7 +14,7 @@ use crate::domain::{
 
 /// The root directory of a server: the transfer directory with final names, and the areas beside it. All on one file
 /// system, so that a rename is atomic. Nothing it does follows a link or leaves the root (R70).
-pub trait Store: Clone + Send + Sync + 'static {
+pub trait Store: Tree + Clone {
     /// Makes sure that the root is the store `expected`; a root that has no marker becomes `fresh` if nothing is expected.
     fn claim(
         &self,
@@ -101,13 +102,6 @@ pub trait Store: Clone + Send + Sync + 'static {
         &self,
         files: Vec<(FilePath, StagedName)>,
     ) -> impl Future<Output = Result<Vec<Result<(), StoreError>>, StoreError>> + Send;
-
-    /// Keeps a staged file, whose bytes are not ours to remove, under a name that tells where it came from.
-    fn set_aside(
-        &self,
-        name: StagedName,
-        from: FilePath,
-    ) -> impl Future<Output = Result<String, StoreError>> + Send;
 
     /// What files look like; `None` for an absent one.
     fn stat(

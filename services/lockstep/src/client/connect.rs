@@ -12,7 +12,10 @@ use lockstep_chassis::{
 };
 use lockstep_model::{Identity, Kind, Metadata, Reason, ServerId};
 use lockstep_proto::{
-    filesync::v1::{file_service_client::FileServiceClient, upload_service_client::UploadServiceClient},
+    filesync::v1::{
+        file_service_client::FileServiceClient, store_service_client::StoreServiceClient,
+        upload_service_client::UploadServiceClient,
+    },
     gateway::v1::{ListServersRequest, ServerSummary, matrix_service_client::MatrixServiceClient},
 };
 use tonic::Request;
@@ -104,6 +107,11 @@ impl Session {
     /// Files, through the gateway.
     pub(crate) fn files(&self) -> FileServiceClient<Channel> {
         FileServiceClient::new(self.channel(Lane::Control))
+    }
+
+    /// The disk of a server, through the gateway.
+    pub(crate) fn stores(&self) -> StoreServiceClient<Channel> {
+        StoreServiceClient::new(self.channel(Lane::Control))
     }
 
     /// Uploads, on one of a few connections of their own.

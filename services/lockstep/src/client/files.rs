@@ -157,7 +157,7 @@ pub(crate) async fn remove(session: &Session, format: Format, args: RemoveArgs) 
 }
 
 /// The record of a file.
-pub(super) async fn read(session: &Session, path: &str, what: &str) -> Result<File> {
+pub(crate) async fn read(session: &Session, path: &str, what: &str) -> Result<File> {
     let request = GetFileRequest { path: path.to_owned() };
     let mut files = session.files();
     let answer = connect::read(files.get_file(request)).await;

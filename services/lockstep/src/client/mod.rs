@@ -4,12 +4,14 @@ mod change;
 mod connect;
 mod files;
 mod goal;
+mod in_place;
 mod progress;
 mod register;
 mod shape;
 mod source;
 mod status;
 mod status_text;
+mod store;
 mod upload;
 mod wait;
 
@@ -25,6 +27,9 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
     let session = Session::open(&cli.connection)?;
     let format = cli.output;
     match cli.command {
+        Command::File(FileCommand::Register(args)) if !args.in_place.is_empty() => {
+            in_place::run(&session, format, args).await
+        }
         Command::File(FileCommand::Register(args)) => register::run(&session, format, args).await,
         Command::File(FileCommand::Ls(args)) => files::list(&session, format, args).await,
         Command::File(FileCommand::Get(args)) => files::get(&session, format, &args.path).await,
@@ -34,6 +39,13 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
             change::remove_directory(&session, format, args).await
         }
         Command::File(FileCommand::Rm(args)) => files::remove(&session, format, args).await,
+        Command::File(FileCommand::Loose(args)) => store::loose(&session, format, args).await,
+        Command::File(FileCommand::Aside(args)) => store::aside(&session, format, args).await,
+        Command::File(FileCommand::Check(args)) => store::check(&session, format, args).await,
+        Command::File(FileCommand::UpdateVersion(args)) => {
+            store::update_version(&session, format, args).await
+        }
+        Command::File(FileCommand::Restore(args)) => store::restore(&session, format, args).await,
         Command::Status(args) => status::run(&session, format, args).await,
         Command::Server(ServerCommand::Ls) => status::servers(&session, format).await,
         // The other commands do not come here; see main.

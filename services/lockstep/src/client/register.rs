@@ -30,8 +30,10 @@ const UPLOADS_AT_ONCE: usize = 3;
 
 /// Registers a file or a tree.
 pub(crate) async fn run(session: &Session, format: Format, args: RegisterArgs) -> Result<()> {
-    let what = format!("could not register {}", args.source.display());
-    let entries = source::collect(&args.source, args.path.as_deref())?;
+    // The command line asks for it, unless files lie in place.
+    let source = args.source.unwrap_or_default();
+    let what = format!("could not register {}", source.display());
+    let entries = source::collect(&source, args.path.as_deref())?;
     let server = session.server_for_change(args.server.as_deref(), &what).await?;
     let on_conflict = match args.on_conflict {
         OnConflict::Refuse => ConflictPolicy::Unspecified,
@@ -167,7 +169,8 @@ async fn read(file: &Path) -> Result<Vec<u8>> {
     content.map_err(|error| Problem::io(format!("could not read {}", file.display()), file.display(), &error))
 }
 
-fn print(format: Format, files: &[File], server: &ServerId) -> Result<()> {
+/// Prints what was registered.
+pub(crate) fn print(format: Format, files: &[File], server: &ServerId) -> Result<()> {
     match (format, files) {
         (Format::Json, _) => out::json(&shape::Files {
             files: files.iter().map(shape::File::of).collect(),

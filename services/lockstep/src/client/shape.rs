@@ -80,8 +80,94 @@ impl<'a> Directory<'a> {
 
 /// When a file was registered, as text.
 pub(crate) fn register_time(file: &filesync::File) -> String {
-    let time = file.register_time.as_ref().and_then(|time| Timestamp::new(time.seconds, time.nanos).ok());
+    time(file.register_time.as_ref())
+}
+
+/// A time as text.
+pub(crate) fn time(time: Option<&prost_types::Timestamp>) -> String {
+    let time = time.and_then(|time| Timestamp::new(time.seconds, time.nanos).ok());
     time.map_or_else(String::new, |time| time.to_string())
+}
+
+/// `file loose`, `file register --in-place --dry-run`.
+#[derive(Serialize)]
+pub(crate) struct LooseFiles<'a> {
+    pub(crate) loose_files: Vec<Loose<'a>>,
+}
+
+/// A loose file.
+#[derive(Serialize)]
+pub(crate) struct Loose<'a> {
+    path: &'a str,
+    size_bytes: i64,
+    modify_time: String,
+    failure: Option<Failure<'a>>,
+}
+
+impl<'a> Loose<'a> {
+    /// From the wire.
+    pub(crate) fn of(file: &'a filesync::LooseFile) -> Self {
+        Self {
+            path: &file.path,
+            size_bytes: file.size_bytes,
+            modify_time: time(file.modify_time.as_ref()),
+            failure: file.failure.as_ref().map(Failure::of),
+        }
+    }
+}
+
+/// `file aside`.
+#[derive(Serialize)]
+pub(crate) struct AsideFiles<'a> {
+    pub(crate) aside_files: Vec<Aside<'a>>,
+}
+
+/// Bytes that were set aside.
+#[derive(Serialize)]
+pub(crate) struct Aside<'a> {
+    aside_id: &'a str,
+    path: &'a str,
+    size_bytes: i64,
+    digest: &'a str,
+    aside_time: String,
+    failure: Option<Failure<'a>>,
+}
+
+impl<'a> Aside<'a> {
+    /// From the wire.
+    pub(crate) fn of(file: &'a filesync::AsideFile) -> Self {
+        Self {
+            aside_id: &file.aside_id,
+            path: &file.path,
+            size_bytes: file.size_bytes,
+            digest: &file.digest,
+            aside_time: time(file.aside_time.as_ref()),
+            failure: file.failure.as_ref().map(Failure::of),
+        }
+    }
+}
+
+/// `file check`.
+#[derive(Serialize)]
+pub(crate) struct Checked {
+    compared_count: i64,
+    drifted_count: i64,
+    lost_count: i64,
+    corrupt_count: i64,
+    recovered_count: i64,
+}
+
+impl Checked {
+    /// From the wire.
+    pub(crate) fn of(found: &filesync::CheckFilesResponse) -> Self {
+        Self {
+            compared_count: found.compared_count,
+            drifted_count: found.drifted_count,
+            lost_count: found.lost_count,
+            corrupt_count: found.corrupt_count,
+            recovered_count: found.recovered_count,
+        }
+    }
 }
 
 /// `status`.

@@ -140,6 +140,10 @@ reasons! {
     UnsupportedVersion "UNSUPPORTED_VERSION" State "upgrade the server";
     /// A stand-alone server takes no part (R14).
     Standalone "STANDALONE" State "join the server to the installation";
+    /// Somebody changed the bytes of a registered file on one server (R31).
+    Drifted "DRIFTED" State "`lockstep file update-version` spreads the bytes that are there, `lockstep file restore` brings the registered ones back";
+    /// A link, a pipe, a socket, a device, a directory, or a file with a second name.
+    NotRegular "NOT_REGULAR" State "put a copy of its content in its place: only regular files with one name are registered";
 }
 
 impl Reason {

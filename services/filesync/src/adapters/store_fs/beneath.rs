@@ -19,6 +19,7 @@ pub(super) fn fault(path: &str, errno: Errno) -> StoreError {
         Errno::EXIST | Errno::NOTEMPTY => StoreError::Occupied { path },
         Errno::LOOP | Errno::XDEV => StoreError::Foreign { path, what: "a link or a mount" },
         Errno::NOTDIR => StoreError::Foreign { path, what: "a file in place of a directory" },
+        Errno::NXIO => StoreError::Foreign { path, what: "a socket or a device" },
         Errno::ISDIR => StoreError::Foreign { path, what: "a directory" },
         Errno::NOSPC | Errno::DQUOT => StoreError::Full { free_bytes: 0, needed_bytes: 0 },
         Errno::ROFS | Errno::ACCESS | Errno::PERM => {

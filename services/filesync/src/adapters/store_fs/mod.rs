@@ -9,6 +9,7 @@ mod beneath;
 mod claim;
 mod content;
 mod moves;
+mod tree;
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use lockstep_model::{FilePath, StoreId};
+use lockstep_model::{FilePath, ServerId, StoreId};
 use rustix::fd::OwnedFd;
 
 use crate::{
@@ -41,6 +42,7 @@ pub struct FsStore {
 #[derive(Debug)]
 struct Inner {
     root: PathBuf,
+    server: Option<ServerId>,
     reserve_bytes: u64,
     dirs: OnceLock<Dirs>,
 }
@@ -59,7 +61,17 @@ struct Dirs {
 impl FsStore {
     /// The store at `root`, which keeps `reserve_bytes` of its disk free. Nothing is touched before it is claimed.
     pub fn new(root: &Path, reserve_bytes: u64) -> Self {
-        Self { inner: Arc::new(Inner { root: root.to_owned(), reserve_bytes, dirs: OnceLock::new() }) }
+        Self::open(root, None, reserve_bytes)
+    }
+
+    /// The same; a root whose marker names another server is refused.
+    pub fn of(server: &ServerId, root: &Path, reserve_bytes: u64) -> Self {
+        Self::open(root, Some(server.clone()), reserve_bytes)
+    }
+
+    fn open(root: &Path, server: Option<ServerId>, reserve_bytes: u64) -> Self {
+        let root = root.to_owned();
+        Self { inner: Arc::new(Inner { root, server, reserve_bytes, dirs: OnceLock::new() }) }
     }
 
     async fn run<T: Send + 'static>(
@@ -105,7 +117,7 @@ impl Store for FsStore {
             if let Some(dirs) = inner.dirs.get() {
                 return Ok(dirs.store);
             }
-            let dirs = claim::open(&inner.root, expected, fresh)?;
+            let dirs = claim::open(&inner.root, inner.server.as_ref(), expected, fresh)?;
             let store = dirs.store;
             // A second claim at the same time would have failed at the lock, so this cannot lose.
             let _ = inner.dirs.set(dirs);
@@ -209,10 +221,6 @@ impl Store for FsStore {
         files: Vec<(FilePath, StagedName)>,
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         self.run(move |_, dirs| moves::withdraw(dirs, &files)).await
-    }
-
-    async fn set_aside(&self, name: StagedName, from: FilePath) -> Result<String, StoreError> {
-        self.run(move |_, dirs| moves::set_aside(dirs, &name, &from)).await
     }
 
     async fn stat(&self, paths: Vec<FilePath>) -> Result<Vec<Result<Option<Stat>, StoreError>>, StoreError> {

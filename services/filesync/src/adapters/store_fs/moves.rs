@@ -20,8 +20,6 @@ use crate::{
 
 /// How often a directory may vanish between making and using it, because the last file in it was just removed.
 const VANISHED_TRIES: usize = 5;
-/// The longest name that file systems store.
-const NAME_BYTES_MAX: usize = 255;
 
 pub(super) fn publish(
     dirs: &Dirs,
@@ -138,7 +136,7 @@ fn exists(staging: &OwnedFd, staged: &StagedName) -> bool {
 }
 
 /// Makes new and gone entries of these directories of the transfer directory durable.
-fn sync_directories(transfer: &OwnedFd, touched: Vec<String>) -> Result<(), StoreError> {
+pub(super) fn sync_directories(transfer: &OwnedFd, touched: Vec<String>) -> Result<(), StoreError> {
     let touched: BTreeSet<String> = touched.into_iter().collect();
     if touched.len() > SYNC_EACH_MAX {
         return syncfs(transfer).map_err(|errno| fault("", errno));
@@ -176,7 +174,7 @@ fn withdraw_one(dirs: &Dirs, path: &FilePath, staged: &StagedName) -> Result<(),
 }
 
 /// Removes the directories above `path` that are empty now, and notes the one that lost an entry.
-fn prune(transfer: &OwnedFd, path: &FilePath, touched: &mut Vec<String>) {
+pub(super) fn prune(transfer: &OwnedFd, path: &FilePath, touched: &mut Vec<String>) {
     for emptied in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
         if unlinkat(transfer, emptied, AtFlags::REMOVEDIR).is_err() {
             touched.push(emptied.to_owned());
@@ -184,15 +182,4 @@ fn prune(transfer: &OwnedFd, path: &FilePath, touched: &mut Vec<String>) {
         }
     }
     touched.push(String::new());
-}
-
-pub(super) fn set_aside(dirs: &Dirs, name: &StagedName, from: &FilePath) -> Result<String, StoreError> {
-    let mut kept = format!("{name}--{}", from.name());
-    while kept.len() > NAME_BYTES_MAX {
-        kept.pop();
-    }
-    renameat_with(&dirs.staging, name.as_str(), &dirs.aside, kept.as_str(), RenameFlags::NOREPLACE)
-        .map_err(|errno| fault(&kept, errno))?;
-    fsync(&dirs.aside).map_err(|errno| fault("aside", errno))?;
-    Ok(kept)
 }
