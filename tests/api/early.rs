@@ -54,7 +54,8 @@ async fn uploaded(mesh: &Mesh, content: &[u8]) -> String {
 }
 
 async fn register(mesh: &Mesh, upload: String, path: &str) {
-    let file = NewFile { path: path.to_owned(), source: Some(Source::UploadId(upload)), digests: None };
+    let file =
+        NewFile { path: path.to_owned(), source: Some(Source::UploadId(upload)), ..NewFile::default() };
     mesh.operator("publisher").register_as("s1", &uuid(), file).await.expect("registered");
     mesh.in_sync(path).await;
 }
