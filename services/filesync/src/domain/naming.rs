@@ -114,7 +114,7 @@ pub fn relocate(
                     let own = name_key(&path.folded());
                     own == key || own.starts_with(&below)
                 };
-                let path = new.iter().find(claims_it).or(new.first()).cloned();
+                let path = new.iter().find(claims_it).or_else(|| new.first()).cloned();
                 return Err(path.map_or_else(
                     || unreachable!("a claim belongs to a path"),
                     |path| Clash { path, other: old.path.clone() },

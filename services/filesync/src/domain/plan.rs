@@ -105,7 +105,7 @@ pub fn plan<'a>(changes: Vec<Change>, held: impl Fn(&FilePath) -> Option<&'a Hel
     while !moves.is_empty() {
         let free = moves.keys().find(|to| !moves.values().any(|from| from == *to));
         // Files that changed places in a ring: the first one steps aside, which is not decided here.
-        let Some(to) = free.or(moves.keys().next()).cloned() else { break };
+        let Some(to) = free.or_else(|| moves.keys().next()).cloned() else { break };
         if let Some(from) = moves.remove(&to)
             && let Some(Change::Active(wanted)) = latest.get(&to)
         {

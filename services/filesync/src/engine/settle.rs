@@ -148,7 +148,7 @@ impl<P: Ports> Engine<P> {
         while let Some(number) = intents
             .iter()
             .find(|(_, intent)| is_exchange(intent))
-            .or(intents.first_key_value())
+            .or_else(|| intents.first_key_value())
             .map(|(number, _)| *number)
         {
             let Some(intent) = intents.remove(&number) else { break };
