@@ -38,6 +38,8 @@ enum Work {
     Register,
     /// The command line registers a file of this size on s1.
     Upload(usize),
+    /// The same, while the child is away, so that the bytes do not arrive early: it fetches them at its start.
+    Missed(usize),
     /// A file that is everywhere is replaced on s1, while its bytes are read on every server.
     Replace,
     /// A file that is everywhere gets another path on s1, while its bytes are read on every server.
@@ -133,7 +135,7 @@ const ELSEWHERE: &[Case] = &[
     case("filesync.fetch.staged", S2, Work::Upload(LARGE)),
     case("filesync.fetch.published", S2, Work::Upload(LARGE)),
     case("filesync.fetch.held", S2, Work::Upload(LARGE)),
-    case("filesync.fetch.journaled", S2, Work::Upload(JOURNALED)),
+    case("filesync.fetch.journaled", S2, Work::Missed(JOURNALED)),
     case("filesync.fetch.written", S2, Work::Replace),
     case("filesync.fetch.staged", S2, Work::Replace),
     case("filesync.exchange.intended", S2, Work::Replace),
@@ -195,7 +197,7 @@ async fn die(cases: &'static [Case]) -> Vec<String> {
             Work::Replace => Some(replaced(number)),
             Work::Move => Some(moving(number)),
             Work::Update => Some(changed(number)),
-            Work::Register | Work::Upload(_) | Work::InPlace => None,
+            Work::Register | Work::Upload(_) | Work::Missed(_) | Work::InPlace => None,
         };
         if let Some(path) = path {
             ledger.register(&client, "s1", &path, content(&path, SMALL)).await.expect("registered");
@@ -206,8 +208,17 @@ async fn die(cases: &'static [Case]) -> Vec<String> {
     for (number, case) in cases.iter().enumerate() {
         let begun = std::time::Instant::now();
         let file = installation.directory().join(format!("hits-{number}"));
-        let (life, quiet) = arm(&installation, case, &file).await;
+        let made = format!("made/{number}");
+        let (life, quiet) = match case.work {
+            Work::Missed(size) => {
+                installation.take_down(case.child).await;
+                upload(&installation, &mut ledger, &format!("{made}/{size}"), size).await;
+                (bring_up(&installation, case, &file).await, 1)
+            }
+            _ => arm(&installation, case, &file).await,
+        };
         match case.work {
+            Work::Missed(_) => {}
             Work::Register => register(&installation, &mut ledger, &format!("made/{number}/{SMALL}")).await,
             Work::Upload(size) => {
                 upload(&installation, &mut ledger, &format!("made/{number}/{size}"), size).await
@@ -242,15 +253,8 @@ async fn die(cases: &'static [Case]) -> Vec<String> {
 
 /// Gives the child a life in which it dies at the point; answers its process, and how often the point is reached then.
 async fn arm(installation: &Installation, case: &Case, file: &Path) -> (i32, usize) {
-    let crash = format!("{}={}", case.point, case.nth);
-    let hits = file.display().to_string();
-    let variables = [
-        ("LOCKSTEP_CRASH", crash.as_str()),
-        ("LOCKSTEP_HITS", hits.as_str()),
-        ("LOCKSTEP_POINTS", case.point),
-    ];
-    installation.restart(case.child, &variables).await;
-    let life = installation.process(case.child).await;
+    installation.take_down(case.child).await;
+    let life = bring_up(installation, case, file).await;
     // What the start does by itself is over, so that it is the work that meets the point.
     let client = installation.client("viewer");
     wait::until(format!("{} answers", case.child), STEP_MAX, || async {
@@ -277,6 +281,19 @@ async fn arm(installation: &Installation, case: &Case, file: &Path) -> (i32, usi
     .await;
     assert_eq!(installation.pid(case.child), Some(life), "{} was reached by the start alone", case.point);
     (life, usize::try_from(case.nth).expect("small"))
+}
+
+/// Starts a life in which the child dies at the point; answers its process.
+async fn bring_up(installation: &Installation, case: &Case, file: &Path) -> i32 {
+    let crash = format!("{}={}", case.point, case.nth);
+    let hits = file.display().to_string();
+    let variables = [
+        ("LOCKSTEP_CRASH", crash.as_str()),
+        ("LOCKSTEP_HITS", hits.as_str()),
+        ("LOCKSTEP_POINTS", case.point),
+    ];
+    installation.bring_up(case.child, &variables).await;
+    installation.process(case.child).await
 }
 
 /// Registers until there is an answer, and then once more: the second answer is the first one.

@@ -391,7 +391,7 @@ fn revision(wire: i64) -> Revision {
 fn ours(file: &New, failure: &Failure) -> Option<File> {
     let digest = Digest::of(&file.content).to_string();
     let revision =
-        failure.metadata.get("revision").or(failure.metadata.get("actual_revision"))?.parse().ok()?;
+        failure.metadata.get("revision").or_else(|| failure.metadata.get("actual_revision"))?.parse().ok()?;
     (failure.metadata.get("digest") == Some(&digest)).then(|| File {
         path: file.path.clone(),
         revision,

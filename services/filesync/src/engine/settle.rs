@@ -5,7 +5,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use lockstep_model::{FilePath, Revision, UploadId, record::file_key};
+use lockstep_model::{
+    FileId, FilePath, Revision, UploadId,
+    record::{FILE, file_key},
+};
 use lockstep_registry::{Record, Registry as _, RegistryError};
 
 use super::{Engine, codec::decode, delete::Leaving};
@@ -181,17 +184,17 @@ impl<P: Ports> Engine<P> {
         let _lease = self.inner.leases.acquire(&paths).await;
         let made = match &asked {
             None => None,
-            Some(asked) => match self.registry().find_request(asked.request()).await {
-                // The name belongs to another request, so this one was never committed.
-                Err(RegistryError::RequestReused { .. }) => None,
-                other => other?,
-            },
+            Some(asked) => self.made_by(asked).await?,
         };
         let latest = self.registry().get_latest(paths.iter().map(file_key).collect()).await?;
         let (mut committed, mut dropped) = (Vec::new(), Vec::new());
         for (mut file, record) in files.into_iter().zip(latest) {
-            // Where the commit is over, the revision is known.
-            let made = made.or_else(|| asked.is_none().then_some(file.wanted.revision));
+            let made = match &made {
+                // The same request may have come twice, and have made the file of the other time.
+                Some((revision, files)) => files.contains(&file.wanted.file_id).then_some(*revision),
+                // Where the commit is over, the revision is known.
+                None => asked.is_none().then_some(file.wanted.revision),
+            };
             let is_moved = is_elsewhere(record.as_ref(), &file.wanted)?;
             let live = record.filter(|record| !record.deleted);
             match (live, made) {
@@ -209,7 +212,10 @@ impl<P: Ports> Engine<P> {
                         file.wanted.revision = revision;
                         self.withdraw_superseded(&file.wanted, live.as_ref()).await?;
                     }
-                    dropped.push(file.staged);
+                    // Uploads that were not committed may be committed yet; the others became files.
+                    if made.is_some() || self.upload_of(&file.staged).is_none() {
+                        dropped.push(file.staged);
+                    }
                 }
             }
         }
@@ -218,10 +224,6 @@ impl<P: Ports> Engine<P> {
             dropped = dropped.len(),
             "settling an interrupted registration"
         );
-        // Uploads that were not committed may be committed yet; the others became files.
-        if made.is_none() {
-            dropped.retain(|staged| self.upload_of(staged).is_none());
-        }
         let taken: Vec<UploadId> = committed
             .iter()
             .map(|file| &file.staged)
@@ -251,6 +253,26 @@ impl<P: Ports> Engine<P> {
         }
         self.discard(dropped).await;
         Ok(())
+    }
+
+    /// The revision that a request made, and the files that it made then; nothing if it was not committed, or so long ago
+    /// that nobody knows.
+    async fn made_by(&self, asked: &Asked) -> Result<Option<(Revision, BTreeSet<FileId>)>, FileError> {
+        let revision = match self.registry().find_request(asked.request()).await {
+            Ok(Some(revision)) => revision,
+            // The name belongs to another request, so this one was never committed.
+            Ok(None) | Err(RegistryError::RequestReused { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let written = match self.registry().transaction(revision).await {
+            Err(RegistryError::TooOld { .. }) => return Ok(None),
+            written => written?,
+        };
+        let mut files = BTreeSet::new();
+        for record in written.iter().filter(|record| record.key.starts_with(FILE)) {
+            files.insert(decode(record)?.file_id);
+        }
+        Ok(Some((revision, files)))
     }
 
     fn is_held_since(&self, path: &FilePath, revision: Revision) -> bool {
