@@ -1,6 +1,6 @@
 //! Changes of what is registered: replaced, moved, numbered, and whole directories; each once, by whoever saw it.
 
-use std::{fs, os::unix::fs::MetadataExt as _};
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use futures::future::{join, join_all};
 use lockstep_model::Reason;
@@ -59,9 +59,12 @@ async fn has(mesh: &Mesh, path: &str, content: &[u8]) {
     }
 }
 
+/// The bytes that are set aside, without the notes beside them.
 fn aside(mesh: &Mesh, server: &str) -> Vec<Vec<u8>> {
     let entries = fs::read_dir(mesh.root(server).join(".lockstep/aside")).expect("a directory");
-    entries.flatten().map(|entry| fs::read(entry.path()).expect("a file")).collect()
+    let is_note = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    let kept = entries.flatten().map(|entry| entry.path()).filter(|path| !is_note(path));
+    kept.map(|path| fs::read(path).expect("a file")).collect()
 }
 
 async fn nothing_is_staged(mesh: &Mesh) {

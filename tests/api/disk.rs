@@ -165,6 +165,13 @@ async fn files_are_registered_where_they_lie() {
     let declared = Digests { md5: "00".repeat(16), ..Digests::default() };
     let wrong = NewFile { digests: Some(declared), ..in_place("b.x") };
     refused("digest", caller.register_as("s1", &uuid(), wrong).await, Reason::ContentDigestMismatch);
+    let replacing = NewFile { expected_revision: 1, ..in_place("b.x") };
+    let told = refused(
+        "in place of another",
+        caller.register_as("s1", &uuid(), replacing).await,
+        Reason::FieldViolation,
+    );
+    told.blames(&["file.in_place"]);
     let files = vec![in_place("b.x"), new_file("other", b"other")];
     let mixed = RegisterFilesRequest { files, request_id: uuid() };
     refused("mixed", caller.files().register_files(on("s1", mixed)).await, Reason::FieldViolation);

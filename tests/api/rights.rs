@@ -156,7 +156,7 @@ fn effective(rpc: &Rpc, Known { existing, kept }: &Known) -> Vec<Bytes> {
             vec![bytes(&filesync::DeleteFileRequest { path, expected_revision, request_id: uuid() })]
         }
         "MoveFile" => {
-            let (path, expected_revision) = ("right/moving".to_owned(), existing.revision + 1);
+            let (path, expected_revision) = ("right/moving".to_owned(), kept.revision + 1);
             let new_path = "right/moved".to_owned();
             vec![bytes(&filesync::MoveFileRequest { path, new_path, expected_revision, request_id: uuid() })]
         }
@@ -164,14 +164,14 @@ fn effective(rpc: &Rpc, Known { existing, kept }: &Known) -> Vec<Bytes> {
             path: "right/directory".to_owned(),
             new_path: "right/doomed".to_owned(),
             expected_file_count: 1,
-            expected_revision: existing.revision + 2,
+            expected_revision: kept.revision + 2,
             dry_run: false,
             request_id: uuid(),
         })],
         "DeleteDirectory" => vec![bytes(&filesync::DeleteDirectoryRequest {
             path: "right/going".to_owned(),
             expected_file_count: 1,
-            expected_revision: existing.revision + 3,
+            expected_revision: kept.revision + 3,
             dry_run: false,
             request_id: uuid(),
         })],

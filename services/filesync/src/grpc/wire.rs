@@ -133,6 +133,10 @@ pub(super) fn new_file_from_wire<T>(
     };
     let declared = declared_from_wire(fields, prefix, file.digests.as_ref());
     let place = place_from_wire(fields, prefix, file);
+    if matches!(source, Some(Source::InPlace)) && place.is_some_and(|place| place != Place::Free) {
+        // What lies at a registered path belongs to that file, and a number would be another path.
+        fields.violation(name("in_place"), "takes neither expected_revision nor on_conflict");
+    }
     Some(NewFile { path: path?, source: source?, declared: declared?, place: place? })
 }
 
