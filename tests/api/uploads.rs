@@ -101,6 +101,18 @@ async fn registered(mesh: &Mesh, caller: &Caller, path: &str, id: &str, content:
     }
 }
 
+/// I2, I11: a stream may begin and end within a mebibyte; all of it is read back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_goes_on_within_a_mebibyte() {
+    let mesh = Mesh::new(1).await;
+    let (content, id, caller) = (content(), uuid(), mesh.operator("publisher"));
+    for (from, to) in [(0, MIB + 100), (MIB + 100, MIB + 200), (MIB + 200, content.len())] {
+        let answer = caller.upload("s1", parts(&id, &content, from, to)).await.expect("continued");
+        assert_eq!(answer.committed_bytes, to as i64);
+    }
+    registered(&mesh, &caller, "whole", &id, &content).await;
+}
+
 /// I7, I11: a stream that broke off is continued at the committed size, again and again, also after a restart of the
 /// server; nothing is visible before it is registered, and what is registered is what was sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -47,7 +47,9 @@ impl StagedFile {
         from: u64,
     ) -> Result<Self, StoreError> {
         let stat = engine.inner.ports.store.truncate(&name, from).await?;
-        Ok(Self { name, stat, every, begun: from, running: None })
+        // A group that is not complete yet is read back as a whole.
+        let begun = from - from % GROUP_BYTES;
+        Ok(Self { name, stat, every, begun, running: None })
     }
 
     /// Waits for the flush that is running; answers how far the file is durable then.
