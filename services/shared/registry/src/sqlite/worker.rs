@@ -22,6 +22,9 @@ use super::{
 };
 use crate::RegistryError;
 
+/// How often the kernel is asked who holds the lock, before nobody is named.
+const HOLDER_READINGS: usize = 3;
+
 /// A pool of threads with one connection each. Dropping it waits for the call that each is in, at most
 /// [`LOCK_WAIT`], so that the last process closes the database in order.
 #[derive(Debug)]
@@ -172,7 +175,9 @@ impl Slot {
 
     /// Those before this call used up its time: most likely they, too, waited for the lock.
     fn late(&self) -> RegistryError {
-        match holder::of_database(&self.path) {
+        // The kernel's list of locks is not read in one piece, so that one reading may miss a lock.
+        let mut readings = (0..HOLDER_READINGS).map(|_| holder::of_database(&self.path));
+        match readings.find(|holder| !matches!(holder, Holder::Unknown)).unwrap_or(Holder::Unknown) {
             Holder::Unknown => unavailable(&self.path, format_args!("overloaded, no turn in {LOCK_WAIT:?}")),
             holder => self.locked(holder),
         }
