@@ -69,7 +69,7 @@ pub(crate) async fn run(session: &Session, format: Format, args: RegisterArgs) -
         }
     }
     drop(answers);
-    register::print(format, &registered, &server)?;
+    register::print(format, "registered", &registered, &server)?;
     if args.wait {
         wait::until_in_sync(session, Goal::of(&registered), args.timeout).await?;
         if format == Format::Text {

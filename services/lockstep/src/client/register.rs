@@ -63,7 +63,7 @@ pub(crate) async fn run(session: &Session, format: Format, args: RegisterArgs) -
     }
     drop(answers);
     progress.finish();
-    print(format, &registered, &server)?;
+    print(format, "registered", &registered, &server)?;
     if args.wait {
         wait::until_in_sync(session, Goal::of(&registered), args.timeout).await?;
         if format == Format::Text {
@@ -91,7 +91,7 @@ pub(crate) async fn replace(session: &Session, format: Format, args: ReplaceArgs
     let place = Place { expected_revision, on_conflict: ConflictPolicy::Unspecified };
     let replaced = register_part(session, &server, 0, vec![entry], place, &progress).await?;
     progress.finish();
-    print(format, &replaced, &server)
+    print(format, "replaced", &replaced, &server)
 }
 
 /// What the path of a new file may be.
@@ -169,15 +169,15 @@ async fn read(file: &Path) -> Result<Vec<u8>> {
     content.map_err(|error| Problem::io(format!("could not read {}", file.display()), file.display(), &error))
 }
 
-/// Prints what was registered.
-pub(crate) fn print(format: Format, files: &[File], server: &ServerId) -> Result<()> {
+/// Prints what was done to files: registered, or replaced.
+pub(crate) fn print(format: Format, done: &str, files: &[File], server: &ServerId) -> Result<()> {
     match (format, files) {
         (Format::Json, _) => out::json(&shape::Files {
             files: files.iter().map(shape::File::of).collect(),
             next_page_token: "",
         }),
         (Format::Text, [file]) => out::text(&format!(
-            "registered {} on {server} at revision {}, {}",
+            "{done} {} on {server} at revision {}, {}",
             out::escaped(&file.path),
             file.revision,
             out::bytes(file.size_bytes)
@@ -192,7 +192,7 @@ pub(crate) fn print(format: Format, files: &[File], server: &ServerId) -> Result
                 (None, _) => "no revision".to_owned(),
             };
             let count = out::count(files.len() as i64, "file");
-            out::text(&format!("registered {count} on {server} at {revisions}, {}", out::bytes(bytes)))
+            out::text(&format!("{done} {count} on {server} at {revisions}, {}", out::bytes(bytes)))
         }
     }
 }
