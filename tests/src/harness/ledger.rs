@@ -127,8 +127,12 @@ impl Ledger {
                     .expect("the table");
                 assert_eq!(count, 0, "{server} is not done with its {table}");
             }
-            let staged: Vec<_> =
-                fs::read_dir(installation.staging(&server)).expect("a staging directory").collect();
+            // What arrived early of an upload that nobody registered goes by itself, after two minutes.
+            let staged: Vec<String> = fs::read_dir(installation.staging(&server))
+                .expect("a staging directory")
+                .map(|entry| entry.expect("listed").file_name().to_string_lossy().into_owned())
+                .filter(|name| !name.starts_with("early-"))
+                .collect();
             assert!(staged.is_empty(), "{server} left bytes in staging: {staged:?}");
         }
     }
