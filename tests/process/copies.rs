@@ -10,7 +10,6 @@ use std::{
 };
 
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
-use lockstep_proto::filesync::v1::ListFilesRequest;
 use lockstep_tests::harness::{Installation, Ledger, Options, content, wait};
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt as _;
@@ -33,7 +32,7 @@ async fn large_files_and_wide_trees_arrive_verified() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn final_names_appear_by_rename_only() {
     let installation = arrive(3 << 20, 400).await;
-    let mut ledger = listed(&installation).await;
+    let mut ledger = Ledger::listed(&installation).await;
     let watches = ["s2", "s3"].map(|server| Watch::start(&installation.transfer(server)));
     let large = installation.directory().join("again.bin");
     write_large(&large, 140 << 20);
@@ -95,12 +94,12 @@ async fn arrive(large_bytes: usize, files: usize) -> Installation {
     };
     let begun = Instant::now();
     register(&first, "tree").await;
-    installation.in_sync(&listed(&installation).await, ALL_MAX).await;
+    installation.in_sync(&Ledger::listed(&installation).await, ALL_MAX).await;
     let watches = ["s2", "s3"].map(|server| Watch::start(&installation.transfer(server)));
     let (at_large, at_tree) = (register(&large, "large.bin"), register(&rest, "tree"));
     tokio::join!(at_large, at_tree);
     let registered = begun.elapsed();
-    let ledger = listed(&installation).await;
+    let ledger = Ledger::listed(&installation).await;
     let listed: BTreeMap<String, String> =
         ledger.live().iter().map(|(path, entry)| (path.clone(), entry.digest.clone())).collect();
     assert!(listed == expected, "what is registered is not what was given");
@@ -134,21 +133,6 @@ fn write_large(path: &Path, size: usize) -> String {
         left -= now;
     }
     hasher.finalize().to_hex().to_string()
-}
-
-/// Everything that is registered.
-async fn listed(installation: &Installation) -> Ledger {
-    let (mut ledger, mut files) = (Ledger::default(), installation.client("viewer").files());
-    let mut page_token = String::new();
-    loop {
-        let request = ListFilesRequest { path_prefix: String::new(), page_size: 500, page_token };
-        let page = files.list_files(request).await.expect("listed").into_inner();
-        page.files.iter().for_each(|file| ledger.note(file));
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return ledger;
-        }
-    }
 }
 
 /// Watches a transfer directory with inotify, and every directory below it as soon as it appears.

@@ -13,9 +13,7 @@ use std::{
 };
 
 use lockstep_proto::{
-    filesync::v1::{
-        InPlace, ListFilesRequest, ListLooseFilesRequest, NewFile, RegisterFileRequest, new_file::Source,
-    },
+    filesync::v1::{InPlace, ListLooseFilesRequest, NewFile, RegisterFileRequest, new_file::Source},
     gateway::v1::{ListRowsRequest, cell},
 };
 use lockstep_tests::harness::{Installation, Ledger, Options, addressed, wait};
@@ -45,9 +43,9 @@ async fn the_walk_finds_what_was_tampered_with() {
     let register = ["file", "register", "--in-place", "tree", "--server", "s1"];
     let told = installation.run(&[&register[..], &["--dry-run"]].concat()).await;
     assert!(told.contains(&format!("{FILES} files would be registered in place on s1")), "{told}");
-    assert!(listed(&installation).await.live().is_empty(), "a dry run registers nothing");
+    assert!(Ledger::listed(&installation).await.live().is_empty(), "a dry run registers nothing");
     installation.run(&register).await;
-    let ledger = listed(&installation).await;
+    let ledger = Ledger::listed(&installation).await;
     assert_eq!(ledger.live().len(), FILES);
     installation.in_sync(&ledger, ALL_MAX).await;
 
@@ -98,7 +96,7 @@ async fn the_walk_finds_what_was_tampered_with() {
         if right { Ok(()) } else { Err("not yet") }
     })
     .await;
-    installation.in_sync(&listed(&installation).await, ALL_MAX).await;
+    installation.in_sync(&Ledger::listed(&installation).await, ALL_MAX).await;
     installation.assert_no_alarms(&[
         "a copy drifted",
         "a copy is given up and fetched again",
@@ -198,21 +196,6 @@ fn rot(place: &Path) {
     let file = File::options().write(true).open(place).expect("opened");
     file.write_all_at(&bytes, 0).expect("written");
     file.set_modified(modified).expect("set");
-}
-
-/// Everything that is registered.
-async fn listed(installation: &Installation) -> Ledger {
-    let (mut ledger, mut files) = (Ledger::default(), installation.client("viewer").files());
-    let mut page_token = String::new();
-    loop {
-        let request = ListFilesRequest { path_prefix: String::new(), page_size: 500, page_token };
-        let page = files.list_files(request).await.expect("listed").into_inner();
-        page.files.iter().for_each(|file| ledger.note(file));
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return ledger;
-        }
-    }
 }
 
 /// What the matrix says of a file on s2.

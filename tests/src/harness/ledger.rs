@@ -10,8 +10,8 @@ use std::{
 
 use lockstep_proto::{
     filesync::v1::{
-        DeleteFileRequest, DeleteFileResponse, File as Registered, NewFile, RegisterFileRequest,
-        new_file::Source,
+        DeleteFileRequest, DeleteFileResponse, File as Registered, ListFilesRequest, NewFile,
+        RegisterFileRequest, new_file::Source,
     },
     gateway::v1::{Row, WatchRowsRequest, cell},
 };
@@ -43,6 +43,21 @@ pub fn content(name: &str, size: usize) -> Vec<u8> {
 }
 
 impl Ledger {
+    /// Everything that is registered, as a viewer is told.
+    pub async fn listed(installation: &Installation) -> Self {
+        let (mut ledger, mut files) = (Self::default(), installation.client("viewer").files());
+        let mut page_token = String::new();
+        loop {
+            let request = ListFilesRequest { path_prefix: String::new(), page_size: 500, page_token };
+            let page = files.list_files(request).await.expect("listed").into_inner();
+            page.files.iter().for_each(|file| ledger.note(file));
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return ledger;
+            }
+        }
+    }
+
     /// Registers bytes on a server by the gateway, with a request id that belongs to the path, and notes the answer.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ const QUEUE_MESSAGES: usize = 4;
 /// Group hashes in one message: half a mebibyte.
 const HASHES_BYTES_MAX: usize = 512 << 10;
 
-/// How long a send waits for a file that is just getting its final name.
+/// How long a reader waits for a file that is just getting its final name.
 const RENAME_WITHIN: Duration = Duration::from_secs(5);
 
 /// One message of a stream of content.
@@ -61,7 +61,7 @@ impl<P: Ports> Engine<P> {
             let lane = Arc::clone(&engine.inner.send_lane);
             let Ok(_permit): Result<OwnedSemaphorePermit, _> = lane.acquire_owned().await else { return };
             for range in ranges {
-                let sent = match engine.send_settled(range, &out).await {
+                let sent = match engine.send(range, &out).await {
                     Err(error) => out.send(Answer::Refused(range.digest, error)).await,
                     Ok(()) => Ok(()),
                 };
@@ -73,21 +73,24 @@ impl<P: Ports> Engine<P> {
         answers
     }
 
-    /// A file that is just being registered gets its final name in an instant, and is served from there; one that stays
-    /// in staging, because the disk refused, is served from staging.
-    async fn send_settled(&self, range: Range, out: &Out) -> Result<(), FileError> {
+    /// Where a content lies. A file that is just being registered gets its final name in an instant, and is read there; one
+    /// that stays in staging, because the disk refused, is read from staging.
+    pub(super) async fn find_settled(&self, digest: &Digest) -> Option<(Place, Option<Held>)> {
         let mut changed = self.inner.board.watch();
         let until = Instant::now() + RENAME_WITHIN;
-        while matches!(self.inner.board.find(&range.digest), Some((Place::Staged(_), _)))
-            && matches!(timeout_at(until, changed.changed()).await, Ok(Ok(())))
-        {}
-        self.send(range, out).await
+        loop {
+            let found = self.inner.board.find(digest);
+            let is_staged = matches!(found, Some((Place::Staged(_), _)));
+            if !is_staged || !matches!(timeout_at(until, changed.changed()).await, Ok(Ok(()))) {
+                return found;
+            }
+        }
     }
 
     async fn send(&self, range: Range, out: &Out) -> Result<(), FileError> {
         let digest = range.digest;
         let absent = || FileError::ContentNotFound { server: self.server().clone(), digest };
-        let (place, held) = self.inner.board.find(&digest).ok_or_else(absent)?;
+        let (place, held) = self.find_settled(&digest).await.ok_or_else(absent)?;
         let size_bytes = match &held {
             Some(held) => held.stat.size_bytes,
             None => self.staged_size(&place).await.ok_or_else(absent)?,

@@ -2,7 +2,7 @@
 //! changed, its times included: setting them could hide what somebody writes at the same moment.
 
 use lockstep_model::{Digest, FileId, FilePath, Md5, Revision, clock::Clock as _, record::file_key};
-use lockstep_registry::{Registry as _, RegistryError, Request};
+use lockstep_registry::{Committed, Registry as _, RegistryError, Request};
 
 use super::{
     Ask, Engine, Registered, codec::decode, declared::check_declared, free::Standing, lease::Lease,
@@ -49,24 +49,32 @@ impl<P: Ports> Engine<P> {
         let intent = Intent::InPlace { files: staged.iter().map(|file| file.wanted.clone()).collect() };
         self.record(vec![Write::Intend(number, intent.clone())]).await?;
         fail::fail_point!("filesync.in_place.intended");
-        let committed = match self.commit(ask, &request, &staged).await {
-            Ok(committed) => committed,
-            Err(error @ FileError::Registry(RegistryError::Unavailable { .. })) => {
-                // The next round asks the registry what became of it.
-                self.inner.intents.leave(number, intent);
-                return Err(error);
-            }
-            Err(error) => {
-                self.record(vec![Write::Settle(number)]).await?;
-                return Err(error);
-            }
-        };
+        let committed = self.commit(ask, &request, &staged).await;
+        let committed = self.settle_refused(number, &intent, committed).await?;
         fail::fail_point!("filesync.in_place.committed");
         if committed.replayed {
             self.record(vec![Write::Settle(number)]).await?;
             return self.replay(committed.revision, &paths, &ask.label()).await;
         }
         self.hold_in_place(ask, number, intent, staged, committed.revision).await
+    }
+
+    /// The answer of a commit that was written down: after a refusal nothing is left to do; where the registry fell
+    /// silent, the next round asks it what became of it.
+    pub(super) async fn settle_refused(
+        &self,
+        number: u64,
+        intent: &Intent,
+        committed: Result<Committed, FileError>,
+    ) -> Result<Committed, FileError> {
+        match &committed {
+            Ok(_) => {}
+            Err(FileError::Registry(RegistryError::Unavailable { .. })) => {
+                self.inner.intents.leave(number, intent.clone());
+            }
+            Err(_) => self.record(vec![Write::Settle(number)]).await?,
+        }
+        committed
     }
 
     /// What a file that lies at `path` will be as a registered one of now.

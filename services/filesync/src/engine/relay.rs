@@ -174,18 +174,9 @@ impl<P: Ports> Engine<P> {
             read => return read,
         };
         let Written::Whole(digest) = *progress.borrow() else { return Err(gone) };
-        let mut changed = self.inner.board.watch();
-        loop {
-            match self.inner.board.find(&digest) {
-                Some((place @ Place::Published(_), _)) => return store.read(place, offset, length).await,
-                // The rename is done, the note of it comes in an instant.
-                Some((Place::Staged(_), _)) => {
-                    if changed.changed().await.is_err() {
-                        return Err(gone);
-                    }
-                }
-                None => return Err(gone),
-            }
+        match self.find_settled(&digest).await {
+            Some((place, _)) => store.read(place, offset, length).await,
+            None => Err(gone),
         }
     }
 }

@@ -69,17 +69,8 @@ impl<P: Ports> Engine<P> {
         let intent = Intent::InPlace { files: vec![file.wanted.clone()] };
         self.record(vec![Write::Intend(number, intent.clone())]).await?;
         fail::fail_point!("filesync.update.intended");
-        let committed = match self.commit_version(ask, request, expected, &file).await {
-            Ok(committed) => committed,
-            Err(error @ FileError::Registry(RegistryError::Unavailable { .. })) => {
-                self.inner.intents.leave(number, intent);
-                return Err(error);
-            }
-            Err(error) => {
-                self.record(vec![Write::Settle(number)]).await?;
-                return Err(error);
-            }
-        };
+        let committed = self.commit_version(ask, request, expected, &file).await;
+        let committed = self.settle_refused(number, &intent, committed).await?;
         fail::fail_point!("filesync.update.committed");
         let held = self.hold_in_place(ask, number, intent, vec![file], committed.revision).await?.pop();
         held.ok_or_else(|| FileError::NotFound { path: path.clone() })
