@@ -108,7 +108,7 @@ pub enum FileError {
     },
     /// The directory changed since the caller saw it.
     #[error(
-        "{path} has {actual_count} files up to revision {actual}, not {expected_count} up to revision {expected}"
+        "{path} has {actual_count} file(s) up to revision {actual}, not {expected_count} up to revision {expected}"
     )]
     DirectoryChanged {
         /// The path.

@@ -131,6 +131,7 @@ async fn register_part(
         async move { client.register_files(request).await }
     });
     let what = match count {
+        1 if place.expected_revision > 0 => format!("could not replace {first}"),
         1 => format!("could not register {first}"),
         _ => format!("could not register {count} files from {first} on; none of them was"),
     };

@@ -81,7 +81,7 @@ reasons! {
     /// No such upload of this caller.
     UploadNotFound "UPLOAD_NOT_FOUND" NotFound "upload the content again, to the server that registers it";
     /// No such content here.
-    ContentNotFound "CONTENT_NOT_FOUND" NotFound "ask another server";
+    ContentNotFound "CONTENT_NOT_FOUND" NotFound "look at what this server has and name that, or ask another server";
     /// No such server.
     ServerUnknown "SERVER_UNKNOWN" NotFound "list the servers to find its id";
     /// The path is registered already.
