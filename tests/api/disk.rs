@@ -236,6 +236,31 @@ async fn what_is_in_the_way_is_set_aside_and_listed() {
     assert_eq!(mesh.footprint().await.aside["s1"], Vec::<std::path::PathBuf>::new(), "no note is left");
 }
 
+/// R16: a loose file in the place of a directory is in the way, however far above; a link there is somebody's, and is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loose_file_in_place_of_a_directory_is_set_aside() {
+    let mesh = Mesh::new(2).await;
+    let caller = mesh.operator("publisher");
+    for (loose, registered) in [("one", "one/file"), ("deep", "deep/er/and/file")] {
+        write(&mesh, "s1", loose, loose.as_bytes());
+        caller.register("s2", registered, b"registered").await.expect("registered");
+        mesh.in_sync(registered).await;
+        assert_eq!(read(&mesh, "s1", registered), b"registered");
+        let kept = aside(&caller, "s1").await;
+        assert!(kept.iter().any(|file| file.path == loose), "{kept:?}");
+    }
+    let elsewhere = mesh.root("s1").join("elsewhere");
+    fs::create_dir(&elsewhere).expect("made");
+    symlink(&elsewhere, mesh.transfer("s1").join("link")).expect("linked");
+    caller.register("s2", "link/file", b"registered").await.expect("registered");
+    eventually("the link is told", async || {
+        mesh.row("link/file").await.is_some()
+            && told(&mesh, "link/file", "s1").await == (cell::State::Failed, "LOOSE_FILE_EXISTS".to_owned())
+    })
+    .await;
+    assert_eq!(fs::read_dir(&elsewhere).expect("there").count(), 0, "R70");
+}
+
 /// R29, R30, R31, I10: bytes that somebody changes on a disk are left alone and shown; they spread when that is asked for,
 /// or the registered ones come back and the others are set aside.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -278,7 +278,7 @@ impl Tree for SimStore {
         self.around(self.inner.hash_in_place(paths, wanted)).await
     }
 
-    async fn set_aside(&self, name: StagedName, note: AsideNote) -> Result<(), StoreError> {
+    async fn set_aside(&self, name: StagedName, note: AsideNote) -> Result<StagedName, StoreError> {
         self.around(self.inner.set_aside(name, note)).await
     }
 

@@ -2,5 +2,6 @@
 //!
 //! Owns no product code and no test: the tiers are the test binaries beside it (see the README of this crate).
 
+pub mod chance;
 pub mod harness;
 pub mod names;

@@ -187,6 +187,15 @@ async fn what_is_set_aside_is_kept_with_its_story(store: impl Store) {
         assert!(matches!(again, Err(StoreError::Absent { .. })), "{again:?}");
     }
     assert_eq!(store.aside().await, Ok(Vec::new()));
+
+    // One staged name again and again, as with a file that is displaced more than once.
+    for bytes in [&b"first"[..], b"second"] {
+        store.stage(vec![(staged("same"), Bytes::copy_from_slice(bytes))]).await.expect("staged");
+        store.set_aside(staged("same"), note("two")).await.expect("kept");
+    }
+    let kept = store.aside().await.expect("listed");
+    let digests: Vec<_> = kept.into_iter().map(|file| file.note.expect("a note").digest).collect();
+    assert_eq!(digests, [Some(Digest::of(b"first")), Some(Digest::of(b"second"))]);
 }
 
 /// R3, R4: what lies in the tree is seen, directory by directory, and hashed where it lies.

@@ -69,7 +69,12 @@ impl Client {
 
     /// The disk of a server, by the gateway.
     pub fn stores(&self) -> StoreServiceClient<Channel> {
-        StoreServiceClient::new(self.channel("gateway"))
+        self.stores_at("gateway")
+    }
+
+    /// The disk of a server, by the gateway or directly.
+    pub fn stores_at(&self, child: &str) -> StoreServiceClient<Channel> {
+        StoreServiceClient::new(self.channel(child))
     }
 
     /// Content of a filesync.

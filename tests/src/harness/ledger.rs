@@ -200,8 +200,8 @@ fn request_id(what: &str, path: &str) -> String {
 /// Every file below a directory with its BLAKE3.
 ///
 /// # Panics
-/// If something in it is neither a file nor a directory.
-fn digests(directory: &Path) -> BTreeMap<String, String> {
+/// If something in it is neither a file nor a directory, or changes meanwhile.
+pub fn digests(directory: &Path) -> BTreeMap<String, String> {
     let (mut found, mut left) = (BTreeMap::new(), vec![directory.to_owned()]);
     while let Some(next) = left.pop() {
         for entry in fs::read_dir(&next).into_iter().flatten() {

@@ -22,7 +22,7 @@ pub mod wait;
 
 pub use client::{Client, addressed};
 pub use installation::{Installation, Options, binary};
-pub use ledger::{Entry, Ledger, content, registration};
+pub use ledger::{Entry, Ledger, content, digests, registration};
 pub use log::Line;
 pub use monitor::Monitor;
 

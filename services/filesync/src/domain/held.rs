@@ -93,6 +93,12 @@ impl StagedName {
         Self(format!("{kind}-{id}"))
     }
 
+    /// The same name with a number behind it; with none for 0.
+    #[must_use]
+    pub fn numbered(&self, number: u32) -> Self {
+        if number == 0 { self.clone() } else { Self(format!("{}-{number}", self.0)) }
+    }
+
     /// A name that was found in the staging area.
     pub fn found(name: &str) -> Self {
         Self(name.to_owned())

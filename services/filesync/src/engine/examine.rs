@@ -295,8 +295,8 @@ impl<P: Ports> Engine<P> {
     ) -> Result<(), StoreError> {
         let message = format!("these bytes were at {path} in place of the registered ones");
         let note = self.note(path, Obstacle { reason, message });
-        self.inner.ports.store.set_aside(staged.clone(), note).await?;
-        tracing::warn!(%path, kept = %staged, "set aside bytes that were not the registered ones");
+        let kept = self.inner.ports.store.set_aside(staged, note).await?;
+        tracing::warn!(%path, %kept, "set aside bytes that were not the registered ones");
         Ok(())
     }
 

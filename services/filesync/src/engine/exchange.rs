@@ -10,7 +10,7 @@ use crate::{
         held::{Stat, Wanted},
         intent::{Intent, Staged},
     },
-    ports::{Algorithms, Ports, Store as _, StoreError, Write},
+    ports::{Algorithms, Ports, Store as _, StoreError, Tree as _, Write},
 };
 
 /// What came of a file that got its name, or did not.
@@ -22,6 +22,7 @@ impl<P: Ports> Engine<P> {
     pub(super) async fn displace(&self, files: &[&Staged]) -> Result<Vec<Published>, FileError> {
         let paths: Vec<FilePath> = files.iter().map(|file| file.wanted.path.clone()).collect();
         let mut writes = Vec::with_capacity(files.len());
+        let left = self.inner.intents.exchanges();
         let held = self.inner.board.held(&paths).into_iter();
         for ((file, held), missing) in files.iter().zip(held).zip(self.inner.board.exceptions(&paths)) {
             let intent = Intent::Exchange {
@@ -30,7 +31,10 @@ impl<P: Ports> Engine<P> {
                 known: held.map(|held| held.digest),
                 displaces: missing.and_then(|missing| missing.displaces),
             };
-            writes.push(Write::Intend(self.number(), intent));
+            // An earlier try that failed has left the same.
+            if !left.contains(&intent) {
+                writes.push(Write::Intend(self.number(), intent));
+            }
         }
         self.record(writes.clone()).await?;
         for write in writes {
@@ -55,11 +59,33 @@ impl<P: Ports> Engine<P> {
         let path = &file.wanted.path;
         match self.set_aside(path).await {
             Ok(()) | Err(StoreError::Absent { .. }) => {}
+            // A directory, or above it something that is none.
+            Err(error @ StoreError::Foreign { .. }) => {
+                if !self.set_aside_above(path).await? {
+                    return Err(error);
+                }
+            }
             Err(error) => return Err(error),
         }
         let absent = || StoreError::Absent { path: path.to_string() };
         let moved = vec![(file.staged.clone(), path.clone())];
         self.inner.ports.store.publish(moved).await?.pop().ok_or_else(absent)?
+    }
+
+    /// Sets aside the loose file that lies in the place of a directory above `path`; whether there was one. A link there is
+    /// left alone: somebody means it, and what it leads to is not ours.
+    async fn set_aside_above(&self, path: &FilePath) -> Result<bool, StoreError> {
+        let above: Vec<FilePath> = path.ancestors().filter_map(|above| above.parse().ok()).collect();
+        let held = self.inner.board.held(&above);
+        let found = self.inner.ports.store.inspect(above.clone()).await?;
+        for ((above, held), found) in above.iter().zip(held).zip(found) {
+            // A file of ours goes with its deletion.
+            if found.is_ok() && held.is_none() {
+                self.set_aside(above).await?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Settles the exchanges at `paths` that nobody else is settling, or all. The caller has the lease, or nothing else

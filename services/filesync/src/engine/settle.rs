@@ -74,6 +74,12 @@ impl Intents {
         state.left.iter().any(|(number, intent)| !state.active.contains(number) && touches(intent))
     }
 
+    /// The exchanges that are left.
+    pub(super) fn exchanges(&self) -> Vec<Intent> {
+        let is_exchange = |intent: &&Intent| matches!(intent, Intent::Exchange { .. });
+        self.state().left.values().filter(is_exchange).cloned().collect()
+    }
+
     /// Takes the exchanges at these paths, or all.
     pub(super) fn take_exchanges(&self, paths: Option<&[FilePath]>) -> BTreeMap<u64, Intent> {
         let mut state = self.state();

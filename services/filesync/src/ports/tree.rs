@@ -31,12 +31,13 @@ pub trait Tree: Send + Sync + 'static {
         wanted: Algorithms,
     ) -> impl Future<Output = Result<Vec<Result<Hashed, StoreError>>, StoreError>> + Send;
 
-    /// Keeps a staged file, whose bytes are not ours to remove, under the name that it has. Durable on return.
+    /// Keeps a staged file, whose bytes are not ours to remove, under the name that it has, or with a number behind it
+    /// where that is taken: one file may be displaced again and again. Answers the name. Durable on return.
     fn set_aside(
         &self,
         name: StagedName,
         note: AsideNote,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    ) -> impl Future<Output = Result<StagedName, StoreError>> + Send;
 
     /// Moves whatever is at a path aside, in one step: a crash leaves it at the one place or the other.
     fn displace(

@@ -1,6 +1,7 @@
 //! Fail points: marked by `fail::fail_point!("service.operation.step")`, armed by the environment of a test.
 //!
 //! - `LOCKSTEP_CRASH=point` or `point=N`: SIGKILL at the Nth time the point is reached (default 1).
+//! - `LOCKSTEP_STOP=point` or `point=N`: SIGSTOP then, for as long as nobody sends SIGCONT.
 //! - `LOCKSTEP_PAUSE=point=/path`: waits at the point while the file `/path` exists.
 //! - `LOCKSTEP_HITS=/path`: appends the name of each point that is reached, one a line. Since a point must be known to
 //!   be told, `LOCKSTEP_POINTS=a,b,c` names the points that count.
@@ -32,6 +33,7 @@ mod armed {
     #[derive(Default)]
     struct Plan {
         crash_at: Option<u64>,
+        stop_at: Option<u64>,
         pause_while: Option<PathBuf>,
         hits: Option<PathBuf>,
         reached: AtomicU64,
@@ -44,9 +46,16 @@ mod armed {
 
     fn arm_by(variable: impl Fn(&str) -> Option<String>) {
         let mut plans: BTreeMap<String, Plan> = BTreeMap::new();
-        if let Some(text) = variable("LOCKSTEP_CRASH") {
+        let counted = |name: &str| {
+            let text = variable(name)?;
             let (point, count) = text.split_once('=').unwrap_or((&text, "1"));
-            plans.entry(point.to_owned()).or_default().crash_at = Some(count.parse().unwrap_or(1));
+            Some((point.to_owned(), count.parse().unwrap_or(1)))
+        };
+        if let Some((point, count)) = counted("LOCKSTEP_CRASH") {
+            plans.entry(point).or_default().crash_at = Some(count);
+        }
+        if let Some((point, count)) = counted("LOCKSTEP_STOP") {
+            plans.entry(point).or_default().stop_at = Some(count);
         }
         if let Some(text) = variable("LOCKSTEP_PAUSE")
             && let Some((point, path)) = text.split_once('=')
@@ -79,9 +88,12 @@ mod armed {
                 std::thread::sleep(PAUSE_POLL);
             }
             let reached = self.reached.fetch_add(1, Ordering::SeqCst) + 1;
+            let signal = |signal| rustix::process::kill_process(rustix::process::getpid(), signal);
             if self.crash_at == Some(reached) {
-                let _ =
-                    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+                let _ = signal(rustix::process::Signal::KILL);
+            }
+            if self.stop_at == Some(reached) {
+                let _ = signal(rustix::process::Signal::STOP);
             }
         }
     }

@@ -144,8 +144,8 @@ pub(super) fn sync_directories(transfer: &OwnedFd, touched: Vec<String>) -> Resu
     for path in touched {
         match directory(transfer, &path) {
             Ok(fd) => fsync(fd).map_err(|errno| fault(&path, errno))?,
-            // Removed in the meantime, together with what was in it.
-            Err(StoreError::Absent { .. }) => {}
+            // Removed in the meantime, together with what was in it, or never one.
+            Err(StoreError::Absent { .. } | StoreError::Foreign { .. }) => {}
             Err(error) => return Err(error),
         }
     }

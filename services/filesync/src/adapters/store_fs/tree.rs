@@ -33,6 +33,8 @@ const TICK: Duration = Duration::from_millis(50);
 const ENTRIES_MAX: usize = 2_000_000;
 /// Notes have this ending; ids have none.
 const NOTE: &str = ".json";
+/// How often bytes of one origin may be kept at once.
+const ASIDE_NUMBER_MAX: u32 = 10_000;
 /// The longest note: the longest path, escaped, and some text.
 const NOTE_BYTES_MAX: usize = 64 << 10;
 
@@ -57,13 +59,8 @@ impl Tree for FsStore {
         self.run(move |_, dirs| hash_in_place(&dirs.transfer, &paths, wanted)).await
     }
 
-    async fn set_aside(&self, name: StagedName, note: AsideNote) -> Result<(), StoreError> {
-        self.run(move |_, dirs| {
-            write_note(&dirs.aside, name.as_str(), &note)?;
-            rename(&dirs.staging, name.as_str(), &dirs.aside, name.as_str())?;
-            kept(dirs, name.as_str(), note)
-        })
-        .await
+    async fn set_aside(&self, name: StagedName, note: AsideNote) -> Result<StagedName, StoreError> {
+        self.run(move |_, dirs| set_aside(dirs, &name, note)).await
     }
 
     async fn displace(&self, id: StagedName, note: AsideNote) -> Result<(), StoreError> {
@@ -222,8 +219,18 @@ fn sync(transfer: &OwnedFd, paths: &[&FilePath]) -> Result<(), StoreError> {
     sync_directories(transfer, above.into_iter().collect())
 }
 
-fn rename(from: &OwnedFd, name: &str, to: &OwnedFd, new: &str) -> Result<(), StoreError> {
-    renameat_with(from, name, to, new, RenameFlags::NOREPLACE).map_err(|errno| fault(name, errno))
+fn set_aside(dirs: &Dirs, name: &StagedName, note: AsideNote) -> Result<StagedName, StoreError> {
+    // A note without bytes is one of a try that a crash ended.
+    let is_free = |id: &StagedName| {
+        matches!(statat(&dirs.aside, id.as_str(), AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT))
+    };
+    let free = (0..=ASIDE_NUMBER_MAX).map(|number| name.numbered(number)).find(is_free);
+    let id = free.ok_or_else(|| StoreError::Occupied { path: name.to_string() })?;
+    write_note(&dirs.aside, id.as_str(), &note)?;
+    renameat_with(&dirs.staging, name.as_str(), &dirs.aside, id.as_str(), RenameFlags::NOREPLACE)
+        .map_err(|errno| fault(name.as_str(), errno))?;
+    kept(dirs, id.as_str(), note)?;
+    Ok(id)
 }
 
 fn displace(dirs: &Dirs, id: &str, note: AsideNote) -> Result<(), StoreError> {
@@ -236,7 +243,8 @@ fn displace(dirs: &Dirs, id: &str, note: AsideNote) -> Result<(), StoreError> {
         return Err(StoreError::Foreign { path: path.to_string(), what: describe(kind) });
     }
     write_note(&dirs.aside, id, &note)?;
-    rename(&above, path.name(), &dirs.aside, id)?;
+    renameat_with(&above, path.name(), &dirs.aside, id, RenameFlags::NOREPLACE)
+        .map_err(|errno| fault(path.as_str(), errno))?;
     let mut touched = Vec::new();
     prune(&dirs.transfer, &path, &mut touched);
     sync_directories(&dirs.transfer, touched)?;

@@ -71,13 +71,15 @@ impl Tree for MemoryStore {
         Ok(hashed)
     }
 
-    async fn set_aside(&self, name: StagedName, note: AsideNote) -> Result<(), StoreError> {
+    async fn set_aside(&self, name: StagedName, note: AsideNote) -> Result<StagedName, StoreError> {
         let mut disk = self.disk();
         let node = disk.live.staging.remove(&name);
         let node = node.ok_or_else(|| StoreError::Absent { path: name.to_string() })?;
         disk.durable.staging.remove(&name);
-        disk.keep(name, node, note);
-        Ok(())
+        let free = (0..).map(|number| name.numbered(number)).find(|id| !disk.live.aside.contains_key(id));
+        let id = free.unwrap_or(name);
+        disk.keep(id.clone(), node, note);
+        Ok(id)
     }
 
     async fn displace(&self, id: StagedName, note: AsideNote) -> Result<(), StoreError> {
