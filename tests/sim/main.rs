@@ -15,6 +15,7 @@ mod judge;
 mod mesh;
 mod net;
 mod operator;
+mod poison;
 mod ports;
 mod seeds;
 mod trace;

@@ -257,7 +257,7 @@ impl Operator {
         Ok(())
     }
 
-    async fn try_register(
+    pub(crate) async fn try_register(
         &self,
         server: &str,
         request_id: String,

@@ -243,6 +243,24 @@ pub enum FileError {
         /// What the disk said.
         error: StoreError,
     },
+    /// The index of this server cannot be read or written: nothing works without it.
+    #[error("the index of server {server} failed: {cause}")]
+    Index {
+        /// The server.
+        server: ServerId,
+        /// What the database said.
+        cause: String,
+    },
+    /// What has to be done at the path first, the disk refuses.
+    #[error("server {server} cannot take {path} now: {obstacle}")]
+    Stuck {
+        /// The path.
+        path: FilePath,
+        /// The server.
+        server: ServerId,
+        /// What is refused, and why.
+        obstacle: Obstacle,
+    },
     /// A peer failed.
     #[error(transparent)]
     Peer(#[from] PeerError),
@@ -276,4 +294,20 @@ pub enum FileError {
         /// The rule it breaks.
         rule: InvalidPath,
     },
+}
+
+impl FileError {
+    /// Why work at one path is not done, where that is all it is: nothing else has to wait for it. `None` for what
+    /// concerns the whole server, its registry included.
+    pub fn of_one_path(&self) -> Option<Obstacle> {
+        let is_one = match self {
+            Self::Stuck { .. } => true,
+            Self::Store { error, .. } => !matches!(
+                error,
+                StoreError::Full { .. } | StoreError::ReadOnly { .. } | StoreError::Offline { .. }
+            ),
+            _ => false,
+        };
+        is_one.then(|| Obstacle::of(self))
+    }
 }

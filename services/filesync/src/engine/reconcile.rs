@@ -1,5 +1,7 @@
 //! A round: read what changed, plan, act. Level-triggered and idempotent; one at a time, shared by all who ask meanwhile.
 
+use std::collections::BTreeMap;
+
 use lockstep_model::{FilePath, Position, Reason, Revision, record::FILE};
 use lockstep_registry::{ListQuery, Record, Registry as _, RegistryError};
 use tokio::{
@@ -8,7 +10,7 @@ use tokio::{
 };
 use tracing::Instrument as _;
 
-use super::{Engine, codec::decode, lease::Lease};
+use super::{Engine, codec::decode, delete::Refused, stuck::ended};
 use crate::{
     domain::{
         error::FileError,
@@ -23,8 +25,6 @@ use crate::{
 const PAGE_CHANGES: usize = 1_000;
 /// Revisions that are kept for whoever falls behind.
 const HISTORY_KEPT: u64 = 1_000_000;
-/// How often a round settles what is left at the paths of one page before it gives up until the next.
-const SETTLE_TRIES_MAX: usize = 100;
 /// Everything that waits for one round.
 type Callers = Vec<oneshot::Sender<Result<Round, FileError>>>;
 
@@ -148,17 +148,20 @@ impl<P: Ports> Engine<P> {
         let mut changes = changes(records)?;
         let paths: Vec<FilePath> = changes.iter().map(|change| change.path().clone()).collect();
         // From the look at what is held to the index: a copy that lands in between would be held after its deletion.
-        let _lease = self.lease_settled(&paths).await?;
+        let (_lease, mut refused) = self.lease_settled(&paths).await?;
         // What is known to be missing at this revision or a later one stays what it is: a copy that drifted above all.
         let known = self.inner.board.exceptions(&paths);
         let mut known = known.iter().map(|missing| missing.as_ref().map(|missing| missing.wanted.revision));
         changes.retain(|change| known.next().flatten().is_none_or(|known| known < change.revision()));
         let before = self.inner.board.missing(&paths);
-        self.set_aside_drifted(&changes).await?;
-        self.hold_unheld(&changes, &before).await?;
+        refused.append(&mut self.set_aside_drifted(&changes).await?);
+        refused.append(&mut self.hold_unheld(&changes, &before).await?);
         let held = self.inner.board.held(&paths);
-        let held: std::collections::BTreeMap<_, _> =
+        let held: BTreeMap<_, _> =
             paths.iter().zip(&held).filter_map(|(path, held)| Some((path, held.as_ref()?))).collect();
+        self.refuse_needed(&held, &mut refused);
+        let ended = ended(&changes);
+        let (mut writes, changes) = self.defer(changes, &refused, &held);
         let actions = plan(changes, |path| held.get(path).copied());
         let fetches = actions.iter().filter(|action| matches!(action, Action::Fetch(_))).count();
         let known = self.inner.board.exception_count();
@@ -166,7 +169,6 @@ impl<P: Ports> Engine<P> {
         if known > 0 && known + fetches > EXCEPTIONS_MAX {
             return Ok(false);
         }
-        let mut writes = Vec::with_capacity(actions.len() + 1);
         let (mut deletes, mut moves) = (Vec::new(), Vec::new());
         for action in &actions {
             match action {
@@ -175,14 +177,20 @@ impl<P: Ports> Engine<P> {
                 _ => {}
             }
         }
-        self.remove(deletes).await?;
-        self.relocate(moves).await?;
+        let mut left = self.remove(deletes).await?;
+        for (from, wanted, why) in self.relocate(moves).await? {
+            writes.push(Write::Miss(Missing::refused(wanted, why.clone())));
+            left.insert(from, why);
+        }
         for action in actions {
             match action {
                 Action::Delete { .. } | Action::Move { .. } => {}
                 Action::Adopt { path, revision } => writes.extend(self.note_revision(path, revision)),
                 Action::Fetch(wanted) => writes.push(Write::Miss(Missing::new(wanted))),
-                Action::Forget { path } => writes.push(Write::Clear(path)),
+                Action::Forget { path } => writes.push(match (left.get(&path), ended.get(&path)) {
+                    (Some(why), Some(ended)) => self.leave_behind(ended, why),
+                    _ => Write::Clear(path),
+                }),
             }
         }
         writes.push(Write::Position(through));
@@ -193,37 +201,29 @@ impl<P: Ports> Engine<P> {
         Ok(true)
     }
 
-    /// The lease of `paths`, once nothing that was begun there is left unsettled.
-    async fn lease_settled(&self, paths: &[FilePath]) -> Result<Lease, FileError> {
-        for _ in 0..SETTLE_TRIES_MAX {
-            let lease = self.inner.leases.acquire(paths).await;
-            if !self.inner.intents.is_left_at(paths) {
-                return Ok(lease);
-            }
-            drop(lease);
-            self.settle().await?;
-        }
-        let cause = "what was begun here before cannot be settled yet".to_owned();
-        let path = paths.first().map_or_else(String::new, ToString::to_string);
-        Err(self.disk(StoreError::Failed { path, cause }))
-    }
-
     /// A copy that got its name and then could not be held, because the process or its disk failed, is ours: it has to
     /// be held to be removed with its record.
-    async fn hold_unheld(&self, changes: &[Change], missing: &[Wanted]) -> Result<(), FileError> {
+    async fn hold_unheld(&self, changes: &[Change], missing: &[Wanted]) -> Result<Refused, FileError> {
+        let mut refused = Refused::new();
         let same =
             |wanted: &Wanted| changes.iter().any(|c| matches!(c, Change::Active(new) if new == wanted));
         let superseded: Vec<&Wanted> = missing.iter().filter(|wanted| !same(wanted)).collect();
         let paths = superseded.iter().map(|wanted| wanted.path.clone()).collect();
         let found = self.inner.ports.store.stat(paths).await.map_err(|error| self.disk(error))?;
         for (wanted, found) in superseded.into_iter().zip(found) {
-            if matches!(found, Ok(Some(_)))
-                && let Some(writes) = self.adopt(wanted).await?
-            {
-                self.record(writes).await?;
+            if !matches!(found, Ok(Some(_))) {
+                continue;
+            }
+            match self.adopt(wanted).await {
+                Ok(Some(writes)) => self.record(writes).await?,
+                Ok(None) => {}
+                Err(error) => {
+                    let why = error.of_one_path().ok_or(error)?;
+                    refused.insert(wanted.path.clone(), why);
+                }
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
     fn note_revision(&self, path: FilePath, revision: Revision) -> Vec<Write> {
@@ -274,7 +274,13 @@ impl<P: Ports> Engine<P> {
             };
             match self.set_aside(&path).await {
                 Ok(()) | Err(StoreError::Absent { .. } | StoreError::Foreign { .. }) => {}
-                Err(error) => return Err(self.disk(error)),
+                Err(error) => {
+                    let error = self.disk(error);
+                    let why = error.of_one_path().ok_or(error)?;
+                    // It stays held, and the next listing comes to it.
+                    tracing::error!(%path, %why, "a file that is in no record any more cannot be set aside");
+                    continue;
+                }
             }
             self.record(self.release(&path, held.digest, &[])).await?;
         }
@@ -294,9 +300,7 @@ fn change(record: Record) -> Result<Change, FileError> {
     let text = &record.key[FILE.len()..];
     let path: FilePath =
         text.parse().map_err(|rule| FileError::InvalidPath { text: text.to_owned(), rule })?;
-    if record.deleted {
-        return Ok(Change::Deleted { path, revision: record.revision });
-    }
     let body = decode(&record)?;
-    Ok(Change::Active(Wanted::of(path, record.revision, body, record.traceparent)))
+    let wanted = Wanted::of(path, record.revision, body, record.traceparent);
+    Ok(if record.deleted { Change::Deleted(wanted) } else { Change::Active(wanted) })
 }

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Adapters, Engine, Inner, ROUND_CALLERS_MAX, board::Board, fetch, settle::Intents, uploads::Uploads,
+    Adapters, Engine, Inner, ROUND_CALLERS_MAX, board::Board, fetch, intents::Intents, uploads::Uploads,
 };
 use crate::{
     config::Settings,
@@ -55,6 +55,7 @@ impl<P: Ports> Engine<P> {
                 fetch: Notify::new(),
                 small_lane: Arc::new(Semaphore::new(fetch::SMALL_BATCHES)),
                 large_lane: Arc::new(Semaphore::new(fetch::LARGE_COPIES)),
+                stuck_lane: Arc::new(Semaphore::new(1)),
                 send_lane: Arc::new(Semaphore::new(super::content::SENDS_MAX)),
                 settings,
                 ports,
@@ -126,7 +127,8 @@ impl<P: Ports> Engine<P> {
         let disk = &self.inner.ports.store;
         let found = disk.staged().await.map_err(|error| self.disk(error))?;
         let left = found.into_iter().map(|(name, _)| name).filter(|name| !kept.contains(name)).collect();
-        disk.discard(left).await.map_err(|error| self.disk(error))?;
+        // What cannot be removed keeps nobody from using the store.
+        self.discard(left).await;
         // Before anything is copied or continued: what an exchange left in staging may have the name of either.
         self.settle_exchanges_at(None).await?;
         self.restore_uploads(loaded).await?;

@@ -144,6 +144,8 @@ reasons! {
     Drifted "DRIFTED" State "`lockstep file update-version` spreads the bytes that are there, `lockstep file restore` brings the registered ones back";
     /// A link, a pipe, a socket, a device, a directory, or a file with a second name.
     NotRegular "NOT_REGULAR" State "put a copy of its content in its place: only regular files with one name are registered";
+    /// The disk of one server refuses work at one path.
+    DiskRefused "DISK_REFUSED" State "look at what the disk says of the path: rights, attributes (lsattr), mounts, the log of the kernel; it is tried again by itself";
 }
 
 impl Reason {

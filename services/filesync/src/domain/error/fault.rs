@@ -31,6 +31,8 @@ impl Fault for FileError {
             Self::Barred { obstacle, .. } => obstacle.reason,
             Self::Registry(error) => error.reason(),
             Self::Store { error, .. } => error.reason(),
+            Self::Index { .. } => Reason::Internal,
+            Self::Stuck { obstacle, .. } => obstacle.reason,
             Self::Peer(error) => error.reason(),
             Self::Draining { .. } => Reason::Draining,
             Self::ContentNotFound { .. } => Reason::ContentNotFound,
@@ -121,6 +123,12 @@ impl Fault for FileError {
                 let mut metadata = error.metadata();
                 metadata.push(("server_id", server.to_string()));
                 metadata
+            }
+            Self::Index { server, cause } => {
+                vec![("server_id", server.to_string()), ("cause", cause.clone())]
+            }
+            Self::Stuck { path, server, .. } => {
+                vec![("path", path.to_string()), ("server_id", server.to_string())]
             }
             Self::Peer(error) => error.metadata(),
             Self::Barred { server, .. } | Self::Draining { server } => {
