@@ -227,7 +227,8 @@ impl Judge {
     ) -> Result<(), String> {
         let is_ahead = |digest: &Digest| ahead.iter().any(|(_, registered)| *registered == Some(*digest));
         let is_missing = |revision: &Revision| {
-            loaded.missing.iter().any(|m| m.wanted.path == *path && m.wanted.revision == *revision)
+            // A position that waits may know of a later one already.
+            loaded.missing.iter().any(|m| m.wanted.path == *path && m.wanted.revision >= *revision)
         };
         match (passed.last().map(|(revision, digest)| (revision, *digest)), on_disk) {
             (Some((_, Some(wanted))), Some(found)) if wanted == *found => Ok(()),

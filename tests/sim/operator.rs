@@ -416,5 +416,6 @@ fn may_pass(reason: Reason) -> bool {
             | Reason::StoreOffline
             // A disk that fails is a defect to the server; people try elsewhere.
             | Reason::Internal
+            | Reason::DiskRefused
     )
 }

@@ -19,7 +19,7 @@ const CYCLE: Duration = Duration::from_secs(30);
 const WHILE: Duration = Duration::from_secs(100);
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn path(text: &str) -> FilePath {
+pub(crate) fn path(text: &str) -> FilePath {
     text.parse().expect("paths of tests are valid")
 }
 
@@ -28,19 +28,19 @@ fn world(servers: usize) -> Mesh {
     Mesh::new(11, Options { servers, cycle: CYCLE, ..Options::default() })
 }
 
-fn register(mesh: &mut Mesh, server: &str, at: &str, content: &[u8]) -> File {
+pub(crate) fn register(mesh: &mut Mesh, server: &str, at: &str, content: &[u8]) -> File {
     let (servers, file) = ([server.to_owned()], New::at(at, content.to_vec()));
     let files = mesh.ask(MINUTE, async move |operator| operator.register(&servers, &[file]).await);
     files.unwrap_or_else(|failure| panic!("{at}: {failure}")).remove(0)
 }
 
-fn move_to(mesh: &mut Mesh, server: &str, file: &File, to: &str) -> File {
+pub(crate) fn move_to(mesh: &mut Mesh, server: &str, file: &File, to: &str) -> File {
     let (servers, file, to) = ([server.to_owned()], file.clone(), to.to_owned());
     let moved = mesh.ask(MINUTE, async move |operator| operator.move_file(&servers, &file, &to).await);
     moved.unwrap_or_else(|failure| panic!("{failure}"))
 }
 
-fn delete(mesh: &mut Mesh, server: &str, file: &File) {
+pub(crate) fn delete(mesh: &mut Mesh, server: &str, file: &File) {
     let (servers, file) = ([server.to_owned()], file.clone());
     let deleted =
         mesh.ask(MINUTE, async move |operator| operator.delete(&servers, &file.path, file.revision).await);
@@ -52,7 +52,7 @@ fn refuse(mesh: &Mesh, server: usize, at: &str, refuses: bool) {
 }
 
 /// What a server remembers of a path, on its disk.
-fn exception(mesh: &Mesh, server: usize, at: &str) -> Option<Missing> {
+pub(crate) fn exception(mesh: &Mesh, server: usize, at: &str) -> Option<Missing> {
     let loaded = mesh.servers[server].index.inner.load().now_or_never().expect("in memory").expect("read");
     loaded.missing.into_iter().find(|missing| missing.wanted.path == path(at))
 }
@@ -68,29 +68,29 @@ fn refused(mesh: &mut Mesh, server: usize, at: &str, is_left: bool) -> u32 {
 }
 
 /// Everything else goes on: files come and go, and the position of the server moves past it all.
-fn others_go_on(mesh: &mut Mesh, server: usize, times: usize) {
+fn others_go_on(mesh: &mut Mesh, origin: &str, server: usize, times: usize) {
     for at in 0..times {
         let (name, content) = (format!("others/{at}"), mesh.chance.bytes(200));
-        let file = register(mesh, "s1", &name, &content);
+        let file = register(mesh, origin, &name, &content);
         mesh.until(SOON, |mesh| (!mesh.has(server, &name, &content)).then(|| format!("{name} did not come")));
-        delete(mesh, "s1", &file);
+        delete(mesh, origin, &file);
         mesh.until(SOON, |mesh| {
             let is_there = mesh.published(server).iter().any(|(path, _)| *path == name);
             is_there.then(|| format!("{name} did not go"))
         });
     }
     mesh.until(SOON, |mesh| {
-        let at = exception_free_position(mesh, server);
+        let at = position(mesh, server);
         (at != mesh.judge.head().revision.0).then(|| format!("the position waits at {at}"))
     });
 }
 
-fn exception_free_position(mesh: &Mesh, server: usize) -> u64 {
+pub(crate) fn position(mesh: &Mesh, server: usize) -> u64 {
     let loaded = mesh.servers[server].index.inner.load().now_or_never().expect("in memory").expect("read");
     loaded.position.map_or(0, |position| position.revision.0)
 }
 
-fn settled(mesh: &mut Mesh) {
+pub(crate) fn settled(mesh: &mut Mesh) {
     mesh.converge(2 * CYCLE);
     mesh.judge.settle(&mesh.book.ledger()).expect("nothing acknowledged is lost");
     // What was displaced goes after the index knows what took its place.
@@ -107,7 +107,7 @@ fn a_deletion_that_is_refused_holds_up_nobody() {
     refuse(&mesh, 1, "poison/x", true);
     delete(&mut mesh, "s1", &file);
     refused(&mut mesh, 1, "poison/x", true);
-    others_go_on(&mut mesh, 1, 5);
+    others_go_on(&mut mesh, "s1", 1, 5);
     mesh.pass(WHILE);
     let tries = exception(&mesh, 1, "poison/x").expect("it is there").failures;
     // 1 + 2 + 4 + 8 + 16 s, then the cycle; a hurry of the cycle may add as many as there were cycles.
@@ -117,7 +117,7 @@ fn a_deletion_that_is_refused_holds_up_nobody() {
     mesh.start("s2");
     mesh.pass(SOON);
     refused(&mut mesh, 1, "poison/x", true);
-    others_go_on(&mut mesh, 1, 2);
+    others_go_on(&mut mesh, "s1", 1, 2);
     refuse(&mesh, 1, "poison/x", false);
     settled(&mut mesh);
 }
@@ -138,7 +138,7 @@ fn a_deletion_that_is_tried_again_removes_nothing_newer() {
     assert_eq!(told.expect_err("its disk refuses").reason, Reason::DiskRefused);
     register(&mut mesh, "s1", "poison/x", b"newer");
     refused(&mut mesh, 1, "poison/x", false);
-    others_go_on(&mut mesh, 1, 2);
+    others_go_on(&mut mesh, "s1", 1, 2);
     assert!(mesh.has(2, "poison/x", b"newer"));
     refuse(&mesh, 1, "poison/x", false);
     settled(&mut mesh);
@@ -156,7 +156,7 @@ fn a_move_from_a_stuck_path_arrives_all_the_same() {
     move_to(&mut mesh, "s3", &file, "y");
     refused(&mut mesh, 1, "poison/x", true);
     mesh.until(SOON, |mesh| (!mesh.has(1, "y", b"moving")).then(|| "y did not come".to_owned()));
-    others_go_on(&mut mesh, 1, 2);
+    others_go_on(&mut mesh, "s1", 1, 2);
     refuse(&mesh, 1, "poison/x", false);
     settled(&mut mesh);
 }
@@ -171,7 +171,7 @@ fn a_move_to_a_stuck_path_loses_nothing() {
     move_to(&mut mesh, "s1", &file, "poison/y");
     refused(&mut mesh, 0, "poison/y", false);
     refused(&mut mesh, 0, "x", true);
-    others_go_on(&mut mesh, 0, 3);
+    others_go_on(&mut mesh, "s1", 0, 3);
     mesh.kill("s1");
     mesh.start("s1");
     mesh.pass(WHILE);
@@ -190,7 +190,7 @@ fn a_registration_that_cannot_be_published_holds_up_nobody() {
     register(&mut mesh, "s1", "poison/x", b"registered");
     refused(&mut mesh, 0, "poison/x", false);
     mesh.until(SOON, |mesh| (!mesh.has(1, "poison/x", b"registered")).then(|| "it did not come".to_owned()));
-    others_go_on(&mut mesh, 0, 3);
+    others_go_on(&mut mesh, "s1", 0, 3);
     mesh.cut_power("s1");
     mesh.start("s1");
     mesh.pass(SOON);
@@ -218,4 +218,36 @@ fn a_path_taken_again_before_its_file_was_published_loses_nothing() {
         settled(&mut mesh);
         assert!(mesh.has(0, "y", b"first") && mesh.has(0, "x", b"second"), "killed: {is_killed}");
     }
+}
+
+/// R21, R23, R26: a copy that no server can give neither spins nor stops others; it is tried again ever less often, at most
+/// once in a cycle, and comes when somebody gives it.
+#[test]
+fn a_copy_that_nobody_gives_neither_spins_nor_stops_others() {
+    let mut mesh = world(3);
+    register(&mut mesh, "s1", "first", b"everything has started");
+    mesh.converge(SOON);
+    mesh.cut("s2");
+    mesh.cut("s3");
+    let content = mesh.chance.bytes(5_000);
+    register(&mut mesh, "s1", "poison/x", &content);
+    mesh.kill("s1");
+    mesh.reconnect("s2");
+    mesh.reconnect("s3");
+    mesh.until(MINUTE, |mesh| {
+        let why = exception(mesh, 1, "poison/x").and_then(|known| known.obstacle);
+        why.is_none().then(|| "nothing is told".to_owned())
+    });
+    others_go_on(&mut mesh, "s3", 1, 3);
+    let before = exception(&mesh, 1, "poison/x").expect("it is there").failures;
+    mesh.pass(WHILE);
+    let tries = exception(&mesh, 1, "poison/x").expect("it is there").failures - before;
+    assert!((2..=14).contains(&tries), "{tries} tries in {WHILE:?}");
+    // Small ones do not wait for it, nor for a large one that comes.
+    let (large, small) = (mesh.chance.bytes(3_000_000), mesh.chance.bytes(300));
+    register(&mut mesh, "s3", "large", &large);
+    register(&mut mesh, "s3", "small", &small);
+    mesh.until(SOON, |mesh| (!mesh.has(1, "small", &small)).then(|| "small did not come".to_owned()));
+    mesh.start("s1");
+    settled(&mut mesh);
 }

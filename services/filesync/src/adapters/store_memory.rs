@@ -80,6 +80,11 @@ impl MemoryStore {
         self.disk().live.transfer.iter().map(|(path, node)| (path.clone(), Arc::clone(&node.data))).collect()
     }
 
+    /// Gives the disk another size; what is on it stays.
+    pub fn resize(&self, capacity_bytes: u64) {
+        self.disk().capacity_bytes = capacity_bytes;
+    }
+
     /// From now on nothing can be renamed to or from this path, as if somebody had made it immutable; or it can again.
     pub fn refuse(&self, path: &FilePath, refuses: bool) {
         let refused = &mut self.disk().refused;

@@ -38,6 +38,8 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct State {
     position: Option<Position>,
+    /// Where the history begins, as long as there is no position.
+    start: Option<Position>,
     held: BTreeMap<FilePath, Held>,
     by_digest: BTreeMap<Digest, BTreeSet<FilePath>>,
     staged: BTreeMap<Digest, StagedName>,
@@ -370,7 +372,7 @@ impl Board {
             snapshot: since.is_none(),
             exceptions,
             cleared,
-            position: state.position,
+            position: state.position.or(state.start),
             conditions: state.conditions.values().cloned().chain(state.left_behind()).collect(),
             transfers: state
                 .transfers

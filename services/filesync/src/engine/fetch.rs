@@ -11,7 +11,7 @@ use lockstep_model::{Digest, Fault as _, Reason, ServerId};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::Instrument as _;
 
-use super::Engine;
+use super::{Engine, reconcile::PAGE_CHANGES};
 use crate::{
     domain::{
         error::FileError,
@@ -76,6 +76,11 @@ impl<P: Ports> Engine<P> {
     pub(super) async fn run_fetch(self) {
         loop {
             self.dispatch();
+            // A position that waits moves on as soon as there is room for what follows.
+            let room = self.inner.settings.exceptions_max.saturating_sub(self.inner.board.exception_count());
+            if self.inner.ahead.waits() && room >= PAGE_CHANGES.min(self.inner.settings.exceptions_max) {
+                self.request_round();
+            }
             if let Err(error) = self.sweep_uploads().await {
                 tracing::warn!(%error, "old uploads could not be removed");
             }

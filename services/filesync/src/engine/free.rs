@@ -57,6 +57,7 @@ impl<P: Ports> Engine<P> {
             if !self.inner.intents.left_at(taken).is_empty() {
                 drop(lease);
                 self.settle().await?;
+                self.inner.intents.rested_at(taken).await;
                 self.refuse_stuck(taken)?;
                 continue;
             }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use lockstep_model::{FilePath, Reason};
+use tokio::sync::Notify;
 
 use crate::domain::{
     exception::Obstacle,
@@ -18,6 +19,7 @@ use crate::domain::{
 #[derive(Debug, Default)]
 pub(super) struct Intents {
     state: Mutex<State>,
+    rested: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +45,7 @@ pub(super) struct Active<'a> {
 impl Intents {
     pub(super) fn new(left: impl IntoIterator<Item = (u64, Intent)>) -> Self {
         let state = State { left: left.into_iter().collect(), ..State::default() };
-        Self { state: Mutex::new(state) }
+        Self { state: Mutex::new(state), rested: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -141,6 +143,19 @@ impl Intents {
     /// Nobody settles it any more: it is settled, or left again.
     pub(super) fn rest(&self, number: u64) {
         self.state().settling.remove(&number);
+        self.rested.notify_waiters();
+    }
+
+    /// Waits until nobody settles anything at these paths just now. The caller has no lease.
+    pub(super) async fn rested_at(&self, paths: &[FilePath]) {
+        loop {
+            let rested = self.rested.notified();
+            let is_settled = |intent: &Intent| !intent.paths().into_iter().any(|path| paths.contains(path));
+            if self.state().settling.values().all(is_settled) {
+                return;
+            }
+            rested.await;
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 //! ```
 //! Every change of what is held goes to the index first and to the board after it, under a lease of its path.
 
+mod ahead;
+mod aside;
 pub mod board;
 mod change;
 mod codec;
@@ -103,6 +105,7 @@ struct Inner<P: Ports> {
     roster: Roster,
     drifts: examine::Drifts,
     intents: intents::Intents,
+    ahead: ahead::Ahead,
     numbers: AtomicU64,
     reserved_bytes: AtomicU64,
     rounds: mpsc::Sender<oneshot::Sender<Result<Round, FileError>>>,

@@ -14,7 +14,7 @@ use super::{Engine, codec::decode, delete::Refused, stuck::ended};
 use crate::{
     domain::{
         error::FileError,
-        exception::{EXCEPTIONS_MAX, Missing, Obstacle},
+        exception::{Missing, Obstacle},
         held::Wanted,
         plan::{Action, Change, plan},
     },
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Changes that are read, planned and written to the index at once.
-const PAGE_CHANGES: usize = 1_000;
+pub(super) const PAGE_CHANGES: usize = 1_000;
 /// Revisions that are kept for whoever falls behind.
 const HISTORY_KEPT: u64 = 1_000_000;
 /// Everything that waits for one round.
@@ -113,7 +113,8 @@ impl<P: Ports> Engine<P> {
                 Some(position) => position,
                 None => Position::start(head.epoch),
             };
-            let page = self.registry().changes(position, FILE.to_owned(), PAGE_CHANGES).await;
+            let limit = PAGE_CHANGES.min(self.inner.settings.exceptions_max);
+            let page = self.registry().changes(position, FILE.to_owned(), limit).await;
             let page = match page {
                 Ok(page) => page,
                 Err(RegistryError::TooOld { .. }) => return self.snapshot().await,
@@ -128,6 +129,10 @@ impl<P: Ports> Engine<P> {
             self.inner.board.end_condition(Reason::HistoryForked);
             let done = page.through == page.head;
             let moved = self.follow(page.changes, page.through).await?;
+            self.inner.ahead.set_waits(!moved);
+            if !moved {
+                self.look_ahead().await?;
+            }
             if done || !moved {
                 return self.finish().await;
             }
@@ -163,10 +168,11 @@ impl<P: Ports> Engine<P> {
         let ended = ended(&changes);
         let (mut writes, changes) = self.defer(changes, &refused, &held);
         let actions = plan(changes, |path| held.get(path).copied());
+        let actions = self.skip_superseded(actions, through).await?;
         let fetches = actions.iter().filter(|action| matches!(action, Action::Fetch(_))).count();
         let known = self.inner.board.exception_count();
         // A single page is let through even if it is more than the bound, so that a position can always move.
-        if known > 0 && known + fetches > EXCEPTIONS_MAX {
+        if known > 0 && known + fetches > self.inner.settings.exceptions_max {
             return Ok(false);
         }
         let (mut deletes, mut moves) = (Vec::new(), Vec::new());
@@ -296,7 +302,7 @@ fn changes(records: Vec<Record>) -> Result<Vec<Change>, FileError> {
     records.into_iter().map(change).collect()
 }
 
-fn change(record: Record) -> Result<Change, FileError> {
+pub(super) fn change(record: Record) -> Result<Change, FileError> {
     let text = &record.key[FILE.len()..];
     let path: FilePath =
         text.parse().map_err(|rule| FileError::InvalidPath { text: text.to_owned(), rule })?;

@@ -64,7 +64,8 @@ impl<P: Ports> Engine<P> {
         let rests = |path: &&FilePath| {
             board.exception(path).is_some_and(|known| known.failures > 0 && !known.is_drifted())
         };
-        self.settle_each(self.inner.intents.take(|intent| !intent.paths().iter().all(rests))).await
+        let is_due = |intent: &Intent| intent.paths().is_empty() || !intent.paths().iter().all(rests);
+        self.settle_each(self.inner.intents.take(is_due)).await
     }
 
     /// Settles what stands between this server and a copy.

@@ -43,6 +43,7 @@ impl<P: Ports> Engine<P> {
             }
             drop(lease);
             self.settle().await?;
+            self.inner.intents.rested_at(paths).await;
         }
         let lease = self.inner.leases.acquire(paths).await;
         let left = self.inner.intents.left_at(paths);
@@ -123,7 +124,8 @@ impl<P: Ports> Engine<P> {
     pub(super) async fn retry_stuck(&self, batch: Vec<Missing>) {
         for missing in batch {
             if let Err(error) = self.retry_one(&missing).await {
-                self.fail_fetch(&missing.wanted, Obstacle::of(&error)).await;
+                let why = error.of_one_path().unwrap_or_else(|| Obstacle::of(&error));
+                self.fail_fetch(&missing.wanted, why).await;
             }
         }
     }

@@ -99,7 +99,7 @@ reasons! {
     /// The registry holds another history than the one this server followed.
     HistoryForked "HISTORY_FORKED" State "an admin must compare the databases and accept one history";
     /// The store is not the one this server was made with.
-    StoreOffline "STORE_OFFLINE" State "mount the root directory of this server, then restart it";
+    StoreOffline "STORE_OFFLINE" State "mount the root directory of this server, then restart it; if it is lost for good, see --lost-store of lockstep filesync";
     /// The store cannot be written.
     StoreReadOnly "STORE_READ_ONLY" State "make the root directory writable again";
     /// The upload stands at another offset.

@@ -82,8 +82,17 @@ fn relocate_one(
     let parent = to.parent().unwrap_or("");
     let target = make(&dirs.transfer, parent, touched)?;
     let renamed = no_directory(&source, from).and_then(|()| {
-        renameat_with(&source, from.name(), &target, to.name(), RenameFlags::NOREPLACE)
-            .map_err(|errno| fault(if errno == Errno::NOENT { from.as_str() } else { to.as_str() }, errno))
+        renameat_with(&source, from.name(), &target, to.name(), RenameFlags::NOREPLACE).map_err(|errno| {
+            match errno {
+                Errno::NOENT => fault(from.as_str(), errno),
+                // The system does not say which of the two it is.
+                Errno::ACCESS | Errno::PERM => StoreError::Refused {
+                    path: from.to_string(),
+                    cause: format!("{errno}, on its way to {to}"),
+                },
+                _ => fault(to.as_str(), errno),
+            }
+        })
     });
     if let Err(error) = renamed {
         // What was made for it, goes again.

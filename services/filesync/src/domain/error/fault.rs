@@ -25,7 +25,7 @@ impl Fault for FileError {
             | Self::NotTheContent { .. } => Reason::ContentDigestMismatch,
             Self::OffsetMismatch { .. } | Self::Incomplete { .. } => Reason::OffsetMismatch,
             Self::Stalled { .. } => Reason::DeadlineExpired,
-            Self::TooLarge { .. } => Reason::SizeLimitExceeded,
+            Self::TooLarge { .. } | Self::DirectoryTooLarge { .. } => Reason::SizeLimitExceeded,
             Self::Overloaded { .. } => Reason::Overloaded,
             Self::NotEligible { .. } => Reason::ServerNotEligible,
             Self::Barred { obstacle, .. } => obstacle.reason,
@@ -83,6 +83,11 @@ impl Fault for FileError {
                 ("expected_revision", expected.to_string()),
                 ("actual_file_count", actual_count.to_string()),
                 ("actual_revision", actual.to_string()),
+            ],
+            Self::DirectoryTooLarge { path, file_count, limit } => vec![
+                ("path", path.to_string()),
+                ("limit", format!("{limit} files")),
+                ("actual", format!("{file_count} files")),
             ],
             Self::RequestReused { request_id } => vec![("request_id", request_id.clone())],
             Self::DigestMismatch { path, algorithm, declared, actual } => vec![

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lockstep_model::{FileId, FilePath, Reason};
+use lockstep_model::{FileId, FilePath, Position, Reason};
 use tokio::time::Instant;
 
 use super::{Board, State};
@@ -15,6 +15,11 @@ use crate::domain::{
 const NAMED: usize = 3;
 
 impl Board {
+    /// A server whose store is not there yet tells its conditions all the same: from the beginning of the history.
+    pub fn begin_at(&self, start: Position) {
+        self.change(|state| state.start = Some(start));
+    }
+
     /// The exception at a path.
     pub fn exception(&self, path: &FilePath) -> Option<Missing> {
         self.state().exceptions.get(path).map(|exception| exception.missing.clone())
@@ -54,5 +59,56 @@ impl State {
         let more = if count > NAMED { format!("; and {} more", count - NAMED) } else { String::new() };
         let message = format!("{count} deleted or moved file(s) are still on the disk: {named}{more}");
         Some((Obstacle { reason: Reason::DiskRefused, message }, since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_model::{Digest, Md5, Revision, clock::SystemEntropy};
+
+    use super::*;
+    use crate::ports::Loaded;
+
+    fn wanted(path: &str, size_bytes: u64) -> Wanted {
+        Wanted {
+            path: path.parse().expect("valid"),
+            file_id: FileId::random(&SystemEntropy),
+            revision: Revision(2),
+            digest: Digest::of(path.as_bytes()),
+            md5: Md5::from_bytes([0; 16]),
+            size_bytes,
+            registered_time: jiff::Timestamp::UNIX_EPOCH,
+            origin: "s1".parse().expect("valid"),
+            traceparent: String::new(),
+        }
+    }
+
+    /// R26, R27: what should be gone comes first, then small files, then large ones; and what should be gone is told as one
+    /// condition that names the first few.
+    #[tokio::test]
+    async fn what_should_be_gone_comes_first_and_small_before_large() {
+        let why =
+            |path: &str| Obstacle { reason: Reason::DiskRefused, message: format!("{path} is immutable") };
+        let left = |path: &str| Missing::left(wanted(path, 1 << 40), why(path), None);
+        let missing = vec![
+            Missing::new(wanted("a/large", 10 << 30)),
+            Missing::new(wanted("b/small", 4_096)),
+            left("z/left"),
+            Missing::new(wanted("c/empty", 0)),
+        ];
+        let board = Board::new(&Loaded { missing, ..Loaded::default() });
+        let due: Vec<String> =
+            board.due(Instant::now()).into_iter().map(|missing| missing.wanted.path.to_string()).collect();
+        assert_eq!(due, ["z/left", "c/empty", "b/small", "a/large"]);
+        let more = ["y/1", "y/2", "y/3"].map(|path| crate::ports::Write::Miss(left(path)));
+        board.apply(more.into());
+        let told = board.report(None).conditions;
+        assert_eq!(told.len(), 1);
+        let message = &told[0].0.message;
+        assert!(
+            message.starts_with("4 deleted or moved file(s)") && message.ends_with("; and 1 more"),
+            "{message}"
+        );
+        assert!(message.contains("y/1 is immutable") && !message.contains("z/left"), "{message}");
     }
 }
