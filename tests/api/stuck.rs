@@ -135,3 +135,53 @@ async fn upload(mesh: &Mesh, path: &str, content: &[u8]) -> lockstep_proto::file
     mesh.operator("publisher").upload("s1", parts).await.expect("uploaded");
     NewFile { path: path.to_owned(), source: Some(Source::UploadId(id)), ..NewFile::default() }
 }
+
+/// I4, I6, R32: a server whose disk is full, with as many exceptions as it may have, keeps its position and removes what is
+/// deleted all the same, as real files, after a restart too; with room it holds everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_server_removes_what_is_deleted() {
+    const EXCEPTIONS_MAX: usize = 5;
+    let mut mesh = Mesh::new(2).await;
+    let caller = mesh.operator("publisher");
+    let mut old = Vec::new();
+    for at in 0..6 {
+        old.push(caller.register("s1", &format!("old/{at}"), b"old").await.expect("registered"));
+    }
+    for file in &old {
+        mesh.in_sync(&file.path).await;
+    }
+    let full = Options { reserve_bytes: 1 << 62, exceptions_max: EXCEPTIONS_MAX, ..Options::default() };
+    mesh.servers["s2"].stop().await;
+    mesh.start("s2", full).await;
+    mesh.ready().await;
+    for at in 0..2 * EXCEPTIONS_MAX {
+        caller
+            .register("s1", &format!("new/{at}"), format!("new {at}").as_bytes())
+            .await
+            .expect("registered");
+    }
+    let waits = async |mesh: &Mesh| {
+        let summary = summary(mesh, "s2").await;
+        let full = summary.conditions.iter().filter_map(|condition| condition.failure.as_ref());
+        let is_full = full.map(|failure| failure.reason.as_str()).eq([Reason::DiskFull.as_str()]);
+        is_full && summary.exception_count == EXCEPTIONS_MAX as i64 && summary.lag_count > 0
+    };
+    eventually("the position waits, for one condition", async || waits(&mesh).await).await;
+    let gone = async |mesh: &Mesh, file: &str| !mesh.transfer("s2").join(file).exists();
+    for (at, file) in old.iter().enumerate() {
+        if at == old.len() / 2 {
+            mesh.restart("s2").await;
+            mesh.ready().await;
+        }
+        mesh.operator("publisher").delete("s1", &file.path, file.revision).await.expect("deleted");
+        eventually("what is deleted goes", async || gone(&mesh, &file.path).await).await;
+    }
+    eventually("the position still waits", async || waits(&mesh).await).await;
+    mesh.servers["s2"].stop().await;
+    mesh.start("s2", Options::default()).await;
+    mesh.ready().await;
+    for at in 0..2 * EXCEPTIONS_MAX {
+        mesh.in_sync(&format!("new/{at}")).await;
+    }
+    assert_eq!(mesh.footprint().await.published["s1"], mesh.footprint().await.published["s2"]);
+}
