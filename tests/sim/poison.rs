@@ -6,6 +6,7 @@ use filesync::{domain::exception::Missing, ports::Index as _};
 use futures::FutureExt as _;
 use lockstep_model::{FilePath, Reason};
 use lockstep_proto::filesync::v1::File;
+use lockstep_registry::Registry as _;
 
 use crate::{
     mesh::{Mesh, Options},
@@ -250,4 +251,43 @@ fn a_copy_that_nobody_gives_neither_spins_nor_stops_others() {
     mesh.until(SOON, |mesh| (!mesh.has(1, "small", &small)).then(|| "small did not come".to_owned()));
     mesh.start("s1");
     settled(&mut mesh);
+}
+
+/// I1, R38: a server that was away so long that the changes are no longer kept follows a move from a listing, by a rename:
+/// nobody else who could be asked has the bytes. That holds if the listing has the tombstone, and if it has not.
+#[test]
+fn a_move_that_is_only_listed_is_a_rename() {
+    for is_forgotten in [false, true] {
+        let mut mesh = world(2);
+        let file = register(&mut mesh, "s1", "a/x", b"moving");
+        let mut others = vec![register(&mut mesh, "s1", "other", b"other")];
+        mesh.converge(SOON);
+        mesh.kill("s2");
+        let forget = |mesh: &Mesh| {
+            let (registry, head) = (mesh.servers[1].registry.inner.clone(), mesh.judge.head());
+            // As if somebody had restored an old index of s2.
+            for server in &mesh.servers {
+                let acknowledged = registry.acknowledge(server.id.clone(), head).now_or_never();
+                acknowledged.expect("in memory").expect("acknowledged");
+            }
+            let floor =
+                registry.compact(head.revision).now_or_never().expect("in memory").expect("compacted");
+            assert_eq!(floor, head.revision);
+        };
+        others.push(register(&mut mesh, "s1", "another", b"another"));
+        mesh.pass(SOON);
+        if !is_forgotten {
+            forget(&mesh);
+        }
+        move_to(&mut mesh, "s1", &file, "z/x");
+        mesh.pass(SOON);
+        if is_forgotten {
+            forget(&mesh);
+        }
+        mesh.cut("s1");
+        mesh.start("s2");
+        mesh.until(MINUTE, |mesh| (!mesh.has(1, "z/x", b"moving")).then(|| "it was not renamed".to_owned()));
+        mesh.reconnect("s1");
+        settled(&mut mesh);
+    }
 }

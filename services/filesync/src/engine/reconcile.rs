@@ -251,7 +251,7 @@ impl<P: Ports> Engine<P> {
             tombstones: true,
             ..ListQuery::default()
         };
-        let mut first = None;
+        let (mut first, mut moved) = (None, Vec::new());
         let mut unknown: std::collections::BTreeSet<FilePath> =
             self.inner.board.held_paths().into_iter().collect();
         loop {
@@ -262,15 +262,23 @@ impl<P: Ports> Engine<P> {
             for change in changes(page.records.clone())? {
                 unknown.remove(change.path());
             }
-            let position =
-                self.inner.board.position().unwrap_or_else(|| Position::start(page.position.epoch));
-            while !self.follow(page.records.clone(), position).await? {
-                self.inner.fetch.notify_one();
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            // A file that moved goes from its old path last, when its new one is known: its bytes are renamed, and this
+            // server may be the only one that has them.
+            let mut now = Vec::with_capacity(page.records.len());
+            for record in page.records {
+                match record.deleted && decode(&record)?.moved_to.is_some() {
+                    true => moved.push(record),
+                    false => now.push(record),
+                }
             }
+            self.follow_listed(now, page.position).await?;
             if !page.more {
                 break;
             }
+        }
+        let reached = first.unwrap_or(Position::start(self.registry().head().await?.epoch));
+        for records in moved.chunks(PAGE_CHANGES) {
+            self.follow_listed(records.to_vec(), reached).await?;
         }
         // Held once, and neither a record nor a tombstone is left: it was deleted long ago (R33). Kept aside all the same.
         for path in unknown {
@@ -278,23 +286,43 @@ impl<P: Ports> Engine<P> {
             let Some(held) = self.inner.board.held(std::slice::from_ref(&path)).pop().flatten() else {
                 continue;
             };
-            match self.set_aside(&path).await {
-                Ok(()) | Err(StoreError::Absent { .. } | StoreError::Foreign { .. }) => {}
-                Err(error) => {
-                    let error = self.disk(error);
-                    let why = error.of_one_path().ok_or(error)?;
-                    // It stays held, and the next listing comes to it.
-                    tracing::error!(%path, %why, "a file that is in no record any more cannot be set aside");
-                    continue;
+            let refused = match self.needed_elsewhere(&path) {
+                Some(wanted) => {
+                    let message = format!("what is at {path} has not got its new name {} yet", wanted.path);
+                    Some((Obstacle { reason: Reason::DiskRefused, message }, None))
                 }
-            }
-            self.record(self.release(&path, held.digest, &[])).await?;
+                None => match self.set_aside(&path).await {
+                    Ok(()) | Err(StoreError::Absent { .. } | StoreError::Foreign { .. }) => None,
+                    Err(error) => {
+                        let error = self.disk(error);
+                        Some((error.of_one_path().ok_or(error)?, Some(Reason::LooseFileExists)))
+                    }
+                },
+            };
+            let writes = match refused {
+                None => self.release(&path, held.digest, &[]),
+                Some((why, displaces)) => {
+                    let ended = self.last_known(path, &held, reached.revision);
+                    vec![Write::Miss(Missing::left(ended, why, displaces))]
+                }
+            };
+            self.record(writes).await?;
         }
         if let Some(position) = first {
             self.record(vec![Write::Position(position)]).await?;
         }
         self.request_round();
         self.finish().await
+    }
+
+    /// Follows a part of a listing, which moves no position; waits while too much is missing.
+    async fn follow_listed(&self, records: Vec<Record>, listed: Position) -> Result<(), FileError> {
+        let position = self.inner.board.position().unwrap_or_else(|| Position::start(listed.epoch));
+        while !self.follow(records.clone(), position).await? {
+            self.inner.fetch.notify_one();
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        Ok(())
     }
 }
 

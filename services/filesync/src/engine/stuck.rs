@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lockstep_model::{FilePath, Reason};
+use lockstep_model::{FilePath, Md5, Reason, Revision, clock::Clock as _};
 use tokio::time::Instant;
 
 use super::{Engine, delete::Refused, lease::Lease};
@@ -226,8 +226,24 @@ impl<P: Ports> Engine<P> {
         self.record(vec![Write::Clear(path.clone())]).await
     }
 
+    /// What is left to say of a file that no record tells of any more.
+    pub(super) fn last_known(&self, path: FilePath, held: &Held, ended: Revision) -> Wanted {
+        let Held { file_id, digest, stat, .. } = held.clone();
+        Wanted {
+            path,
+            file_id,
+            revision: ended,
+            digest,
+            md5: Md5::from_bytes([0; 16]),
+            size_bytes: stat.size_bytes,
+            registered_time: self.inner.ports.clock.now(),
+            origin: self.server().clone(),
+            traceparent: String::new(),
+        }
+    }
+
     /// Where what is held at a path should be by now.
-    fn needed_elsewhere(&self, path: &FilePath) -> Option<Wanted> {
+    pub(super) fn needed_elsewhere(&self, path: &FilePath) -> Option<Wanted> {
         let held = self.inner.board.held(std::slice::from_ref(path)).pop().flatten()?;
         let wanted = self.inner.board.missing_files(&[held.file_id].into()).remove(&held.file_id)?;
         (wanted.path != *path && wanted.digest == held.digest).then_some(wanted)
