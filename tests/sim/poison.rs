@@ -258,7 +258,10 @@ fn a_copy_that_nobody_gives_neither_spins_nor_stops_others() {
 #[test]
 fn a_move_that_is_only_listed_is_a_rename() {
     for is_forgotten in [false, true] {
-        let mut mesh = world(2);
+        seeds::show_log();
+        // So few that the old path and the new one are on different pages of the listing.
+        let mut mesh =
+            Mesh::new(11, Options { servers: 2, cycle: CYCLE, exceptions_max: 2, ..Options::default() });
         let file = register(&mut mesh, "s1", "a/x", b"moving");
         let mut others = vec![register(&mut mesh, "s1", "other", b"other")];
         mesh.converge(SOON);

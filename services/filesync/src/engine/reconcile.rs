@@ -247,7 +247,7 @@ impl<P: Ports> Engine<P> {
         tracing::info!("the position is too old; comparing everything with the registry");
         let mut query = ListQuery {
             prefix: FILE.to_owned(),
-            limit: PAGE_CHANGES,
+            limit: PAGE_CHANGES.min(self.inner.settings.exceptions_max),
             tombstones: true,
             ..ListQuery::default()
         };
