@@ -29,13 +29,13 @@ fn in_place(path: &str) -> NewFile {
     NewFile { path: path.to_owned(), source: Some(Source::InPlace(InPlace {})), ..NewFile::default() }
 }
 
-fn write(mesh: &Mesh, server: &str, path: &str, content: &[u8]) {
+pub(crate) fn write(mesh: &Mesh, server: &str, path: &str, content: &[u8]) {
     let place = mesh.transfer(server).join(path);
     fs::create_dir_all(place.parent().expect("a directory")).expect("made");
     fs::write(place, content).expect("written");
 }
 
-fn read(mesh: &Mesh, server: &str, path: &str) -> Vec<u8> {
+pub(crate) fn read(mesh: &Mesh, server: &str, path: &str) -> Vec<u8> {
     fs::read(mesh.transfer(server).join(path)).unwrap_or_default()
 }
 
@@ -62,12 +62,12 @@ async fn loose(caller: &Caller, server: &str, prefix: &str, page_size: i32) -> V
     }
 }
 
-async fn aside(caller: &Caller, server: &str) -> Vec<AsideFile> {
+pub(crate) async fn aside(caller: &Caller, server: &str) -> Vec<AsideFile> {
     let request = ListAsideFilesRequest::default();
     caller.stores().list_aside_files(on(server, request)).await.expect("lists").into_inner().aside_files
 }
 
-async fn check(mesh: &Mesh, server: &str, depth: Depth) -> CheckFilesResponse {
+pub(crate) async fn check(mesh: &Mesh, server: &str, depth: Depth) -> CheckFilesResponse {
     let request = CheckFilesRequest { path_prefix: String::new(), depth: depth.into() };
     let answer = mesh.operator("operator").stores().check_files(on(server, request)).await;
     answer.expect("compared").into_inner()
@@ -194,6 +194,9 @@ async fn what_is_in_the_way_is_set_aside_and_listed() {
     mesh.in_sync("dir/other").await;
     mesh.in_sync("dir/same").await;
     assert_eq!(read(&mesh, "s1", "dir/other"), b"registered");
+    // What was in the way is moved there after the file has its name.
+    let is_kept = async || aside(&caller, "s1").await.iter().any(|file| !file.digest.is_empty());
+    eventually("it is listed", is_kept).await;
     let kept = aside(&caller, "s1").await;
     assert_eq!(kept.len(), 1, "what matched was adopted: {kept:?}");
     let file = &kept[0];
@@ -225,6 +228,7 @@ async fn what_is_in_the_way_is_set_aside_and_listed() {
     write(&mesh, "s1", "drop", b"drop me");
     caller.register("s2", "drop", b"registered").await.expect("registered");
     mesh.in_sync("drop").await;
+    eventually("it is listed", async || !aside(&caller, "s1").await.is_empty()).await;
     let aside_id = aside(&caller, "s1").await.pop().expect("one").aside_id;
     let drop = async || {
         let request = DeleteAsideFileRequest { aside_id: aside_id.clone(), request_id: uuid() };
@@ -311,6 +315,8 @@ async fn drift_is_shown_and_settled_both_ways() {
     mesh.in_sync("x").await;
     assert_eq!(read(&mesh, "s1", "x"), b"changed by hand");
     assert_eq!(mesh.footprint().await.head, before, "the record is what it was");
+    let is_kept = async || aside(&caller, "s1").await.iter().any(|file| !file.digest.is_empty());
+    eventually("what was changed is kept", is_kept).await;
     let kept = aside(&caller, "s1").await;
     let told: Vec<_> = kept
         .iter()
@@ -329,9 +335,9 @@ async fn drift_is_shown_and_settled_both_ways() {
     assert_eq!(check(&mesh, "s2", Depth::Times).await.drifted_count, 1);
     caller.delete("s1", "x", updated.revision).await.expect("deleted");
     eventually("it is gone", async || !mesh.transfer("s2").join("x").exists()).await;
-    assert!(
-        aside(&caller, "s2").await.iter().any(|file| file.digest == Digest::of(b"the last time").to_string())
-    );
+    let last = Digest::of(b"the last time").to_string();
+    let is_kept = async || aside(&caller, "s2").await.iter().any(|file| file.digest == last);
+    eventually("what was changed last is kept", is_kept).await;
 }
 
 /// R45, I2, I10: what vanishes or rots is found and fetched again; bytes that are not ours are kept.
@@ -362,6 +368,7 @@ async fn loss_and_rot_are_repaired() {
     for path in contents.keys() {
         mesh.in_sync(path).await;
     }
+    eventually("it is kept", async || !aside(&caller, "s2").await.is_empty()).await;
     let kept = aside(&caller, "s2").await;
     let told: Vec<_> = kept
         .iter()

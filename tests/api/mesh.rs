@@ -14,7 +14,7 @@ use lockstep_chassis::{
     TlsIncoming, pki::DevelopmentCa,
 };
 use lockstep_model::{
-    Identity, Position, Revision, Role, ServerId,
+    Identity, Position, Revision, Role, ServerId, StoreId,
     record::{OperatorRecord, operator_key},
 };
 use lockstep_proto::{
@@ -66,6 +66,8 @@ pub(crate) struct Options {
     pub(crate) mode: &'static str,
     pub(crate) version: &'static str,
     pub(crate) relay_bytes_min: u64,
+    pub(crate) exceptions_max: usize,
+    pub(crate) lost_store: Option<StoreId>,
 }
 
 impl Default for Options {
@@ -77,6 +79,8 @@ impl Default for Options {
             mode: "distributed",
             version: "12.04.100",
             relay_bytes_min: 32 << 20,
+            exceptions_max: filesync::EXCEPTIONS_MAX,
+            lost_store: None,
         }
     }
 }
@@ -222,6 +226,8 @@ impl Mesh {
                 timeguard: String::new(),
                 reconcile_every: options.cycle,
                 relay_bytes_min: options.relay_bytes_min,
+                exceptions_max: options.exceptions_max,
+                lost_store: options.lost_store,
                 checks: filesync::Checks::default(),
             },
             root: self.root(server),

@@ -5,13 +5,15 @@ use bytes::Bytes;
 use futures::future::join_all;
 use lockstep_model::Reason;
 use lockstep_proto::filesync::v1::{
-    DeleteFileRequest, DeleteFileResponse, File, NewFile, ReconcileRequest, RegisterFilesRequest,
-    new_file::Source,
+    DeleteAsideFileRequest, DeleteFileRequest, DeleteFileResponse, File, NewFile, ReconcileRequest,
+    RegisterFilesRequest, RestoreAsideFileRequest, RestoreFileRequest, UpdateFileVersionRequest,
+    check_files_request::Depth, new_file::Source,
 };
 use lockstep_registry::Registry as _;
 use tonic::Status;
 
 use crate::{
+    disk::{aside, check, read, write},
     mesh::{Caller, Mesh, chunk, eventually, header, new_file, on, uuid},
     refusal::refused,
 };
@@ -202,4 +204,103 @@ async fn a_refused_request_may_be_repeated() {
     let place = mesh.transfer("s1").join("a");
     assert_eq!(Bytes::from(std::fs::read(place).expect("there")), Bytes::from_static(b"second"));
     nothing_is_staged(&mesh).await;
+}
+
+async fn bring_back(caller: &Caller, id: &str, aside_id: &str, path: &str) -> Result<String, Status> {
+    let (aside_id, path, request_id) = (aside_id.to_owned(), path.to_owned(), id.to_owned());
+    let request = RestoreAsideFileRequest { aside_id, path, request_id };
+    Ok(caller.stores().restore_aside_file(on("s1", request)).await?.into_inner().path)
+}
+
+async fn drop_aside(caller: &Caller, id: &str, aside_id: &str) -> Result<(), Status> {
+    let request = DeleteAsideFileRequest { aside_id: aside_id.to_owned(), request_id: id.to_owned() };
+    caller.stores().delete_aside_file(on("s1", request)).await.map(drop)
+}
+
+/// I11: what was set aside comes back, or goes, once for each request, however often and whenever that is repeated; the name
+/// of a request means that request only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_about_what_was_set_aside_happens_once() {
+    let mut mesh = Mesh::new(2).await;
+    let caller = mesh.operator("publisher");
+    for path in ["p", "q"] {
+        write(&mesh, "s1", path, format!("loose {path}").as_bytes());
+        caller.register("s2", path, b"registered").await.expect("registered");
+        mesh.in_sync(path).await;
+    }
+    eventually("both are listed", async || aside(&caller, "s1").await.len() == 2).await;
+    let kept = aside(&caller, "s1").await;
+    let id_of = |path: &str| kept.iter().find(|file| file.path == path).expect("set aside").aside_id.clone();
+    let (p, q, restore, remove) = (id_of("p"), id_of("q"), uuid(), uuid());
+
+    refused("taken", bring_back(&caller, &restore, &p, "").await, Reason::FileExists);
+    let answers = (0..TIMES).map(|_| bring_back(&caller, &restore, &p, "back/p"));
+    assert_eq!(
+        one("RestoreAsideFile", join_all(answers).await),
+        "back/p",
+        "what was refused is not remembered"
+    );
+    let answers = (0..TIMES).map(|_| drop_aside(&caller, &remove, &q));
+    one("DeleteAsideFile", join_all(answers).await);
+    assert!(aside(&caller, "s1").await.is_empty());
+    assert_eq!(read(&mesh, "s1", "back/p"), b"loose p");
+
+    let registered = uuid();
+    caller.register_as("s1", &registered, new_file("r", b"r")).await.expect("registered");
+    for id in [&restore, &remove, &registered] {
+        refused("reused", bring_back(&caller, id, &q, "other").await, Reason::RequestIdReused);
+    }
+    refused("reused", drop_aside(&caller, &restore, &p).await, Reason::RequestIdReused);
+
+    std::fs::remove_file(mesh.transfer("s1").join("back/p")).expect("removed");
+    mesh.restart("s1").await;
+    mesh.ready().await;
+    assert_eq!(bring_back(&caller, &restore, &p, "back/p").await.expect("the first answer"), "back/p");
+    drop_aside(&caller, &remove, &q).await.expect("the first answer");
+    assert!(!mesh.transfer("s1").join("back/p").exists(), "nothing happens");
+    refused("another request", drop_aside(&caller, &uuid(), &q).await, Reason::ContentNotFound);
+}
+
+/// I11, R31: drift is settled once for each request: repeated after the file drifted again, a request gives its first answer
+/// and changes nothing, even if there was nothing to do at first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_about_drift_happens_once() {
+    let mut mesh = Mesh::new(2).await;
+    let caller = mesh.operator("publisher");
+    let file = caller.register("s2", "x", b"registered").await.expect("registered");
+    mesh.in_sync("x").await;
+    let restore = async |mesh: &Mesh, id: &str| {
+        let (path, request_id) = ("x".to_owned(), id.to_owned());
+        let request = RestoreFileRequest { path, expected_revision: file.revision, request_id };
+        let answer = mesh.operator("publisher").stores().restore_file(on("s1", request)).await;
+        answer.map(|answer| answer.into_inner().file.expect("a file"))
+    };
+    let update = async |mesh: &Mesh, id: &str| {
+        let (path, request_id) = ("x".to_owned(), id.to_owned());
+        let request = UpdateFileVersionRequest { path, expected_revision: file.revision, request_id };
+        let answer = mesh.operator("publisher").stores().update_file_version(on("s1", request)).await;
+        answer.map(|answer| answer.into_inner().file.expect("a file"))
+    };
+    let (restoring, updating) = (uuid(), uuid());
+    assert_eq!(update(&mesh, &updating).await.expect("nothing to do"), file);
+    write(&mesh, "s1", "x", b"drifted");
+    assert_eq!(check(&mesh, "s1", Depth::Times).await.drifted_count, 1);
+    let before = head(&mesh).await;
+    assert_eq!(update(&mesh, &updating).await.expect("the first answer"), file);
+    assert_eq!((head(&mesh).await, read(&mesh, "s1", "x")), (before, b"drifted".to_vec()), "nothing happens");
+
+    let answers = (0..TIMES).map(|_| restore(&mesh, &restoring));
+    assert_eq!(one("RestoreFile", join_all(answers).await), file);
+    mesh.in_sync("x").await;
+    assert_eq!(read(&mesh, "s1", "x"), b"registered");
+    write(&mesh, "s1", "x", b"drifted again");
+    assert_eq!(check(&mesh, "s1", Depth::Times).await.drifted_count, 1);
+    mesh.restart("s1").await;
+    mesh.ready().await;
+    assert_eq!(restore(&mesh, &restoring).await.expect("the first answer"), file);
+    assert_eq!(check(&mesh, "s1", Depth::Times).await.drifted_count, 1, "nothing happens");
+    refused("reused", restore(&mesh, &updating).await, Reason::RequestIdReused);
+    refused("reused", update(&mesh, &restoring).await, Reason::RequestIdReused);
+    restore(&mesh, &uuid()).await.expect("restored");
+    mesh.in_sync("x").await;
 }

@@ -23,6 +23,7 @@ const FETCHED: Options = Options {
     gateway: true,
     traced: false,
     relay_bytes_min: u64::MAX,
+    exceptions_max: filesync::EXCEPTIONS_MAX,
 };
 
 /// A world in which everything has started.

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use lockstep_model::FilePath;
 use lockstep_proto::gateway::v1::cell;
 
 use crate::{
+    chance::Chance,
     faults::{Faults, Kind},
     mesh::{Mesh, Options},
     seeds,
@@ -30,6 +32,7 @@ fn world(seed: u64, traced: bool) -> Vec<String> {
     let mut mesh = Mesh::new(seed, Options { cycle: CYCLE, traced, ..Options::default() });
     let mut faults = Faults::of(seed, mesh.servers.len(), FAULTS_BEGIN);
     mesh.about = format!("seed {seed}, {:?} of s{}", faults.kind, faults.victim + 1);
+    let poison = plant(&mut mesh);
     let about = mesh.about.clone();
     let work = Work::begin(&mut mesh, HASTE);
     let testimony = Testimony::begin(&mut mesh);
@@ -49,8 +52,12 @@ fn world(seed: u64, traced: bool) -> Vec<String> {
     mesh.heal();
     mesh.until(BOUND, |mesh| {
         examine(mesh);
-        mesh.judge.unequal(&mesh.servers)
+        mesh.judge.unequal_but(&mesh.servers, poison.as_ref().map(|(_, path)| path))
     });
+    if let Some((server, path)) = &poison {
+        mesh.servers[*server].store.inner.refuse(path, false);
+        mesh.converge(BOUND);
+    }
     mesh.judge.settle(&mesh.book.ledger()).unwrap_or_else(|lost| panic!("{about}: {lost}"));
     // What is equal stays equal, and the matrix says so.
     matrix_is_in_sync(&mut mesh);
@@ -69,6 +76,20 @@ fn world(seed: u64, traced: bool) -> Vec<String> {
     // What arrived early and nobody wanted goes by itself.
     mesh.until(EARLY_GONE, |mesh| mesh.judge.leftovers(&mesh.servers));
     mesh.trace.lines()
+}
+
+/// In every third world one path is stuck on one server from the beginning to the end of all work: everything else has to
+/// become equal all the same, and that path, too, when it is let go.
+fn plant(mesh: &mut Mesh) -> Option<(usize, FilePath)> {
+    if !mesh.seed.is_multiple_of(3) {
+        return None;
+    }
+    let chance = Chance::new(mesh.seed, "poison");
+    let server = chance.below(mesh.servers.len());
+    let path: FilePath = Work::some_path(&chance).parse().expect("paths of tests are valid");
+    mesh.servers[server].store.inner.refuse(&path, true);
+    mesh.about = format!("{}, {path} stuck on s{}", mesh.about, server + 1);
+    Some((server, path))
 }
 
 fn matrix_is_in_sync(mesh: &mut Mesh) {

@@ -203,6 +203,8 @@ impl Judge {
             let position = loaded.position.map_or(Revision::ZERO, |position| position.revision);
             let past = self.history.get(path).into_iter().flatten();
             let leaving = leaving || past.clone().any(|(at, digest)| *at > position && digest.is_none());
+            // What the disk refuses to let go of is held until it is gone.
+            let leaving = leaving || loaded.missing.iter().any(|m| m.is_left && m.wanted.path == *path);
             if on_disk.get(path) != Some(&held.digest) && !leaving {
                 return Err(format!(
                     "I10: {path} is held at {}, on the disk is {:?}",
@@ -225,11 +227,22 @@ impl Judge {
     ) -> Result<(), String> {
         let is_ahead = |digest: &Digest| ahead.iter().any(|(_, registered)| *registered == Some(*digest));
         let is_missing = |revision: &Revision| {
-            loaded.missing.iter().any(|m| m.wanted.path == *path && m.wanted.revision == *revision)
+            // A position that waits may know of a later one already.
+            loaded.missing.iter().any(|m| m.wanted.path == *path && m.wanted.revision >= *revision)
         };
         match (passed.last().map(|(revision, digest)| (revision, *digest)), on_disk) {
             (Some((_, Some(wanted))), Some(found)) if wanted == *found => Ok(()),
             (Some((_, Some(_))) | Some((_, None)) | None, Some(found)) if is_ahead(found) => Ok(()),
+            // The disk refuses to let go of it: that is told, and tried again.
+            (Some((revision, None)), Some(found))
+                if loaded
+                    .missing
+                    .iter()
+                    .any(|m| m.is_left && m.wanted.path == *path && m.wanted.revision == *revision)
+                    && passed.iter().any(|(_, older)| *older == Some(*found)) =>
+            {
+                Ok(())
+            }
             (Some((_, None)), Some(_)) => Err(format!("I3: {path} was deleted and is there")),
             (None, Some(_)) => Err(format!("I7: {path} is there and was never registered")),
             // R29: the bytes that are replaced stay until the new ones come.
@@ -292,7 +305,14 @@ impl Judge {
 
     /// I6: why the servers are not equal yet, if they are not.
     pub(crate) fn unequal(&self, servers: &[Server]) -> Option<String> {
-        let live = self.live();
+        self.unequal_but(servers, None)
+    }
+
+    /// The same, but for one path, at which a disk says no.
+    pub(crate) fn unequal_but(&self, servers: &[Server], poison: Option<&FilePath>) -> Option<String> {
+        let is_counted = |path: &FilePath| Some(path) != poison;
+        let mut live = self.live();
+        live.retain(|path, _| is_counted(path));
         for (server, seen) in servers.iter().zip(&self.seen) {
             let id = &server.id;
             if seen.position != Some(self.head()) {
@@ -304,13 +324,18 @@ impl Judge {
             }
             let on_disk: BTreeMap<_, _> =
                 seen.digests.iter().map(|(path, (_, digest))| (path.clone(), *digest)).collect();
+            let on_disk: BTreeMap<FilePath, Digest> =
+                on_disk.into_iter().filter(|(path, _)| is_counted(path)).collect();
             if let Some(path) = live.iter().find(|(path, digest)| on_disk.get(*path) != Some(digest)) {
                 return Some(format!("{id} has not {path:?}"));
             }
             if let Some(path) = on_disk.keys().find(|path| !live.contains_key(*path)) {
                 return Some(format!("{id} has {path}, which is not registered"));
             }
-            let loaded = now(server.index.inner.load()).expect("an index in memory");
+            let mut loaded = now(server.index.inner.load()).expect("an index in memory");
+            loaded.missing.retain(|missing| is_counted(&missing.wanted.path));
+            loaded.held.retain(|(path, _)| is_counted(path));
+            loaded.intents.retain(|(_, intent)| intent.paths().into_iter().any(is_counted));
             if let Some(missing) = loaded.missing.first() {
                 return Some(format!("{id} still misses {}: {:?}", missing.wanted.path, missing.obstacle));
             }

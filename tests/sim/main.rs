@@ -7,6 +7,7 @@
 //! ```
 //! `SEED=7 LOG=debug cargo test -p lockstep-tests --test sim <test> -- --nocapture` shows one world closely.
 
+mod ahead;
 mod alone;
 mod chance;
 mod converge;
@@ -15,6 +16,7 @@ mod judge;
 mod mesh;
 mod net;
 mod operator;
+mod poison;
 mod ports;
 mod seeds;
 mod trace;

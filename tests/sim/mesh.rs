@@ -62,12 +62,15 @@ pub(crate) struct Options {
     pub(crate) traced: bool,
     /// Uploads from this size on are sent on while they arrive.
     pub(crate) relay_bytes_min: u64,
+    /// Beyond so many exceptions a position waits.
+    pub(crate) exceptions_max: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let cycle = Duration::from_secs(300);
-        Self { servers: 3, cycle, gateway: true, traced: false, relay_bytes_min: 1 << 20 }
+        let exceptions_max = filesync::EXCEPTIONS_MAX;
+        Self { servers: 3, cycle, gateway: true, traced: false, relay_bytes_min: 1 << 20, exceptions_max }
     }
 }
 
@@ -152,7 +155,7 @@ impl Mesh {
     }
 
     fn add_server(&mut self, number: usize, registry: &MemoryRegistry, options: Options) {
-        let Options { cycle, relay_bytes_min, .. } = options;
+        let Options { cycle, relay_bytes_min, exceptions_max, .. } = options;
         let name = format!("s{number}");
         let id: ServerId = name.parse().expect("a DNS label");
         let chance = |part: &str| Chance::new(self.seed, &format!("{name} {part}"));
@@ -177,6 +180,8 @@ impl Mesh {
             timeguard: String::new(),
             reconcile_every: cycle,
             relay_bytes_min,
+            exceptions_max,
+            lost_store: None,
             checks: filesync::Checks::default(),
         };
         self.sockets.insert(name.clone(), Arc::clone(&server.net.sockets));

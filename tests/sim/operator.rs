@@ -257,7 +257,7 @@ impl Operator {
         Ok(())
     }
 
-    async fn try_register(
+    pub(crate) async fn try_register(
         &self,
         server: &str,
         request_id: String,
@@ -416,5 +416,6 @@ fn may_pass(reason: Reason) -> bool {
             | Reason::StoreOffline
             // A disk that fails is a defect to the server; people try elsewhere.
             | Reason::Internal
+            | Reason::DiskRefused
     )
 }

@@ -17,7 +17,10 @@ use filesync::{
         held::{StagedName, Stat},
         tree::Groups,
     },
-    ports::{Algorithms, Entry, Hashed, Index, IndexError, Loaded, Place, Store, StoreError, Tree, Write},
+    ports::{
+        Algorithms, Entry, Hashed, Index, IndexError, Loaded, Place, Remembered, Store, StoreError, Tree,
+        Write,
+    },
 };
 use jiff::Timestamp;
 use lockstep_model::{Digest, FilePath, Position, Revision, ServerId, StoreId};
@@ -335,6 +338,10 @@ impl Index for SimIndex {
 
     async fn load_journal(&self, name: StagedName) -> Result<Option<u64>, IndexError> {
         self.inner.load_journal(name).await
+    }
+
+    async fn find_request(&self, caller: String, id: String) -> Result<Option<Remembered>, IndexError> {
+        self.inner.find_request(caller, id).await
     }
 
     async fn groups(&self, digest: Digest) -> Result<Option<Groups>, IndexError> {

@@ -54,6 +54,15 @@ enum Task {
     Contest(New),
 }
 
+fn path_of(at: usize) -> String {
+    match at % 4 {
+        0 => format!("os/{at}.img"),
+        1 => format!("os/Größe {at}/teil/{at}.bin"),
+        2 => format!("updates/{}/файл-{at}", at % 5),
+        _ => format!("{at}"),
+    }
+}
+
 /// The work of each hand. A deletion follows its registration in the same hand.
 fn plan(chance: &Chance) -> Vec<Vec<Task>> {
     let content = |at: usize| -> Bytes {
@@ -65,14 +74,9 @@ fn plan(chance: &Chance) -> Vec<Vec<Task>> {
         };
         chance.bytes(usize::try_from(size).expect("small")).into()
     };
-    let paths = |at: usize| match at % 4 {
-        0 => format!("os/{at}.img"),
-        1 => format!("os/Größe {at}/teil/{at}.bin"),
-        2 => format!("updates/{}/файл-{at}", at % 5),
-        _ => format!("{at}"),
-    };
     let mut hands: Vec<Vec<Task>> = vec![Vec::new(); HANDS];
-    let mut files: Vec<New> = (0..REGISTRATIONS - AGAIN).map(|at| New::at(paths(at), content(at))).collect();
+    let mut files: Vec<New> =
+        (0..REGISTRATIONS - AGAIN).map(|at| New::at(path_of(at), content(at))).collect();
     // The same bytes under two names.
     files[20].content = files[21].content.clone();
     let order = chance.shuffled(files.len());
@@ -257,6 +261,11 @@ impl Work {
             directories: sum.directories + done.directories,
             won: sum.won + done.won,
         })
+    }
+
+    /// A path that is registered by somebody.
+    pub(crate) fn some_path(chance: &Chance) -> String {
+        path_of(chance.below(REGISTRATIONS - AGAIN))
     }
 
     /// Contested paths.

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use lockstep_chassis::{Settings as Source, config::Span};
 use lockstep_model::{
-    ServerId,
+    ServerId, StoreId,
     version::{Mode, ProductVersion},
 };
 
@@ -40,6 +40,10 @@ pub struct Settings {
     pub reconcile_every: Duration,
     /// Uploads from this size on are sent on to the other servers while they arrive.
     pub relay_bytes_min: u64,
+    /// The most exceptions; beyond that the position waits. At least 1.
+    pub exceptions_max: usize,
+    /// The store that is lost for good: an empty root may take its place, even though the registry knows the lost one.
+    pub lost_store: Option<StoreId>,
     /// How copies are compared with what was verified.
     pub checks: Checks,
 }
@@ -94,6 +98,18 @@ impl Config {
             "uploads from this size on are sent on while they arrive",
             "33554432",
         );
+        let exceptions_max =
+            source.or("exceptions-max", "files that may be missing before the position waits", "10000");
+        let lost_store: Option<String> = source.or(
+            "lost-store",
+            "the id of the store of this server that is lost for good: an empty root takes its place",
+            "",
+        );
+        let lost_store =
+            lost_store.map(|text| (!text.is_empty()).then(|| text.parse::<StoreId>()).transpose());
+        if matches!(lost_store, Some(Err(_))) {
+            source.problem("lost-store must be the id of a store, a UUID, or empty");
+        }
         let walk_every = source.or::<Span>(
             "walk-every",
             "the rest between two comparisons of all copies by size and times",
@@ -111,6 +127,8 @@ impl Config {
             timeguard: timeguard?,
             reconcile_every: every?.0,
             relay_bytes_min: relay_bytes_min?,
+            exceptions_max: exceptions_max?,
+            lost_store: lost_store?.ok().flatten(),
             checks: Checks {
                 walk_every: walk_every?.0,
                 walk_objects: walk_objects?,
@@ -124,6 +142,9 @@ impl Config {
         }
         if settings.reconcile_every < Duration::from_millis(100) {
             source.problem("reconcile-every must be at least 100ms");
+        }
+        if settings.exceptions_max == 0 {
+            source.problem("exceptions-max must be at least 1");
         }
         let checks = &settings.checks;
         if checks.walk_every < Duration::from_millis(100)

@@ -26,4 +26,5 @@ pub mod ports;
 mod run;
 
 pub use config::{Checks, Config, Settings};
+pub use domain::exception::EXCEPTIONS_MAX;
 pub use run::{Parts, run, serve};

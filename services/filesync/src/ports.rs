@@ -10,7 +10,7 @@ use lockstep_model::clock::{Clock, Entropy};
 use lockstep_registry::Registry;
 
 pub use self::{
-    index::{Index, IndexError, Loaded, Upload, Write},
+    index::{Index, IndexError, Loaded, REQUESTS_KEPT, Remembered, Upload, Write},
     peers::{EarlyPart, Part, Parts, Peer, PeerError, Peers, Range},
     store::{Algorithms, Hashed, Place, Store, StoreError},
     tree::{Entry, EntryKind, Tree},

@@ -13,7 +13,7 @@ use filesync::{
         intent::Intent,
         tree::{Groups, TreeHasher},
     },
-    ports::{Algorithms, Entry, EntryKind, Index, Place, Store, StoreError, Tree, Upload, Write},
+    ports::{Algorithms, Entry, EntryKind, Index, Place, Remembered, Store, StoreError, Tree, Upload, Write},
 };
 use jiff::Timestamp;
 use lockstep_model::{
@@ -152,6 +152,43 @@ async fn relocating_renames_files(store: impl Store) {
     put(&store, "x", b"the directories are gone").await;
 }
 
+/// R23: a path at which the disk says no is refused by name, whatever is done there, and keeps nothing from its neighbours.
+async fn a_path_that_is_refused_is_one_of_many<S: Store>(store: S, refuse: impl Fn(&S, &str, bool)) {
+    claim(&store).await;
+    for at in ["d/good", "d/bad", "e/good", "e/bad"] {
+        put(&store, at, b"old").await;
+    }
+    let refused = |result: Result<(), StoreError>| {
+        assert!(
+            matches!(&result, Err(StoreError::Refused { path, .. }) if path.contains("bad")),
+            "{result:?}"
+        );
+    };
+    refuse(&store, "d/bad", true);
+    refuse(&store, "e/bad", true);
+    let out = [("d/bad", "t1"), ("d/good", "t2")].map(|(at, name)| (path(at), staged(name)));
+    let [bad, good] = store.withdraw(out.into()).await.expect("tried").try_into().expect("two");
+    refused(bad);
+    assert_eq!(good, Ok(()));
+    let [bad, good] = store
+        .relocate(vec![(path("e/bad"), path("f/bad")), (path("e/good"), path("f/good"))])
+        .await
+        .expect("tried")
+        .try_into()
+        .expect("two");
+    refused(bad.map(drop));
+    assert!(good.is_ok(), "{good:?}");
+    store.stage(vec![(staged("n"), Bytes::from_static(b"new"))]).await.expect("staged");
+    store.sync(vec![(staged("n"), None)]).await.expect("synced");
+    refused(store.exchange(vec![(staged("n"), path("d/bad"))]).await.expect("tried").remove(0).map(drop));
+    refused(store.displace(staged("id"), note("d/bad")).await);
+    for at in ["d/bad", "e/bad"] {
+        assert_eq!(published(&store, at).await.as_deref(), Some(&b"old"[..]), "read all the same");
+        refuse(&store, at, false);
+    }
+    store.withdraw(vec![(path("d/bad"), staged("t3"))]).await.expect("tried").remove(0).expect("again");
+}
+
 fn note(at: &str) -> AsideNote {
     let why = Obstacle { reason: Reason::LooseFileExists, message: "it was in the way".to_owned() };
     let time = Timestamp::from_second(1_700_000_000).expect("in range");
@@ -255,6 +292,13 @@ async fn an_index_keeps_what_it_was_told<I: Index>(index: I, reopen: impl AsyncF
         Upload { id: UploadId::random(&SystemEntropy), caller: "operator/local".into(), size_bytes: 12 };
     let intent = Intent::Delete { path: path("a"), staged: staged("s"), digest: one.digest };
     let groups = groups(&[9; 2 << 20]);
+    let request = |id: &str, is_done| Remembered {
+        caller: "operator/local".into(),
+        id: id.into(),
+        fingerprint: "restore a".into(),
+        is_done,
+        answer: "a".into(),
+    };
     index
         .apply(vec![
             Write::Position(position),
@@ -270,6 +314,10 @@ async fn an_index_keeps_what_it_was_told<I: Index>(index: I, reopen: impl AsyncF
             Write::Groups(one.digest, groups.clone()),
             Write::Upload(upload.clone()),
             Write::Scrubbed(path("a")),
+            Write::Remember(request("r", false)),
+            Write::Remember(request("r", true)),
+            Write::Remember(request("refused", false)),
+            Write::Unremember { caller: "operator/local".into(), id: "refused".into() },
         ])
         .await
         .expect("applied");
@@ -284,6 +332,9 @@ async fn an_index_keeps_what_it_was_told<I: Index>(index: I, reopen: impl AsyncF
     assert_eq!(loaded.scrubbed, Some(path("a")));
     assert_eq!(index.groups(one.digest).await.expect("read"), Some(groups));
     assert_eq!(index.load_journal(staged("j")).await.expect("read"), Some(64 << 20));
+    let known = async |id: &str| index.find_request("operator/local".into(), id.into()).await.expect("read");
+    assert_eq!((known("r").await, known("refused").await), (Some(request("r", true)), None));
+    assert_eq!(index.find_request("another".into(), "r".into()).await.expect("read"), None);
     let undo = vec![
         Write::Clear(path("m")),
         Write::Unjournal(staged("j")),
@@ -353,6 +404,27 @@ async fn an_index_on_disk_keeps_what_it_was_told() {
 #[tokio::test]
 async fn an_index_in_memory_keeps_what_it_was_told() {
     an_index_keeps_what_it_was_told(MemoryIndex::default(), async |index: MemoryIndex| index).await;
+}
+
+/// H13: `a_path_that_is_refused_is_one_of_many` on a real file system, with an attribute that binds even root.
+#[tokio::test]
+async fn a_path_that_is_refused_on_disk_is_one_of_many() {
+    let root = tempfile::tempdir().expect("a directory");
+    let transfer = root.path().join("ums_filetransfer");
+    let refuse = |_: &FsStore, at: &str, refuses: bool| {
+        let (flag, place) = (if refuses { "+i" } else { "-i" }, transfer.join(at));
+        let done =
+            std::process::Command::new("chattr").arg(flag).arg(place).status().expect("chattr is there");
+        assert!(done.success(), "this test needs root, and a file system with attributes for {root:?}");
+    };
+    a_path_that_is_refused_is_one_of_many(FsStore::new(root.path(), 0), refuse).await;
+}
+
+/// H13: `a_path_that_is_refused_is_one_of_many` in the simulation.
+#[tokio::test]
+async fn a_path_that_is_refused_in_memory_is_one_of_many() {
+    let refuse = |store: &MemoryStore, at: &str, refuses: bool| store.refuse(&path(at), refuses);
+    a_path_that_is_refused_is_one_of_many(MemoryStore::new(1 << 30), refuse).await;
 }
 
 /// R70, I8: a link in the tree is never followed, neither to read nor to write, wherever it points.

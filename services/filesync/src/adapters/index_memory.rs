@@ -1,7 +1,7 @@
 //! The index of the simulation: every transaction is durable at once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,7 +14,7 @@ use crate::{
         intent::Intent,
         tree::Groups,
     },
-    ports::{Index, IndexError, Loaded, Upload, Write},
+    ports::{Index, IndexError, Loaded, REQUESTS_KEPT, Remembered, Upload, Write},
 };
 
 /// An index that outlives the process that uses it, as a disk would.
@@ -34,6 +34,7 @@ struct Rows {
     groups: BTreeMap<Digest, Groups>,
     uploads: BTreeMap<UploadId, Upload>,
     scrubbed: Option<FilePath>,
+    requests: VecDeque<Remembered>,
 }
 
 impl MemoryIndex {
@@ -43,6 +44,10 @@ impl MemoryIndex {
 }
 
 impl Rows {
+    fn forget(&mut self, caller: &str, id: &str) {
+        self.requests.retain(|known| known.caller != caller || known.id != id);
+    }
+
     fn apply(&mut self, write: Write) {
         match write {
             Write::Position(position) => self.position = Some(position),
@@ -60,6 +65,14 @@ impl Rows {
             Write::Upload(upload) => drop(self.uploads.insert(upload.id, upload)),
             Write::EndUpload(id) => drop(self.uploads.remove(&id)),
             Write::Scrubbed(path) => self.scrubbed = Some(path),
+            Write::Remember(request) => {
+                self.forget(&request.caller, &request.id);
+                self.requests.push_back(request);
+                if self.requests.len() as u64 > REQUESTS_KEPT {
+                    self.requests.pop_front();
+                }
+            }
+            Write::Unremember { caller, id } => self.forget(&caller, &id),
         }
     }
 }
@@ -87,6 +100,11 @@ impl Index for MemoryIndex {
 
     async fn load_journal(&self, name: StagedName) -> Result<Option<u64>, IndexError> {
         Ok(self.rows().journal.get(&name).copied())
+    }
+
+    async fn find_request(&self, caller: String, id: String) -> Result<Option<Remembered>, IndexError> {
+        let rows = self.rows();
+        Ok(rows.requests.iter().find(|known| known.caller == caller && known.id == id).cloned())
     }
 
     async fn groups(&self, digest: Digest) -> Result<Option<Groups>, IndexError> {

@@ -14,7 +14,7 @@ use crate::{
         held::{Held, StagedName, Stat},
         tree::Groups,
     },
-    ports::{Index, IndexError, Loaded, Upload, Write},
+    ports::{Index, IndexError, Loaded, REQUESTS_KEPT, Remembered, Upload, Write},
 };
 
 mod migrations {
@@ -106,6 +106,19 @@ impl Index for SqliteIndex {
         .await
     }
 
+    async fn find_request(&self, caller: String, id: String) -> Result<Option<Remembered>, IndexError> {
+        self.run(move |connection| {
+            let mut select = connection.prepare_cached(
+                "SELECT fingerprint, is_done, answer FROM requests WHERE caller = ?1 AND id = ?2",
+            )?;
+            let found = select.query_row([&caller, &id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+            let known =
+                |(fingerprint, is_done, answer)| Remembered { caller, id, fingerprint, is_done, answer };
+            Ok(found.optional()?.map(known))
+        })
+        .await
+    }
+
     async fn groups(&self, digest: Digest) -> Result<Option<Groups>, IndexError> {
         self.run(move |connection| {
             let mut select = connection.prepare_cached("SELECT hashes FROM groups WHERE digest = ?1")?;
@@ -158,6 +171,18 @@ fn apply(to: &Transaction<'_>, write: Write) -> rusqlite::Result<()> {
         ),
         Write::EndUpload(id) => run("DELETE FROM uploads WHERE id = ?1", params![id.to_string()]),
         Write::Scrubbed(path) => set_meta(to, "scrubbed", &json(&path)?),
+        Write::Remember(Remembered { caller, id, fingerprint, is_done, answer }) => {
+            run(
+                "INSERT INTO requests (caller, id, fingerprint, is_done, answer) VALUES (?1, ?2, ?3, ?4, ?5) \
+                 ON CONFLICT (caller, id) DO UPDATE SET fingerprint = ?3, is_done = ?4, answer = ?5",
+                params![caller, id, fingerprint, is_done, answer],
+            )?;
+            let kept = signed(REQUESTS_KEPT);
+            run("DELETE FROM requests WHERE number <= (SELECT MAX(number) FROM requests) - ?1", params![kept])
+        }
+        Write::Unremember { caller, id } => {
+            run("DELETE FROM requests WHERE caller = ?1 AND id = ?2", params![caller, id])
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 mod tree;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -33,6 +33,7 @@ struct Disk {
     durable: Tree,
     capacity_bytes: u64,
     ticks: i64,
+    refused: BTreeSet<FilePath>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -77,6 +78,21 @@ impl MemoryStore {
     /// Every final name with its bytes.
     pub fn published(&self) -> BTreeMap<FilePath, Arc<Vec<u8>>> {
         self.disk().live.transfer.iter().map(|(path, node)| (path.clone(), Arc::clone(&node.data))).collect()
+    }
+
+    /// Gives the disk another size; what is on it stays.
+    pub fn resize(&self, capacity_bytes: u64) {
+        self.disk().capacity_bytes = capacity_bytes;
+    }
+
+    /// From now on nothing can be renamed to or from this path, as if somebody had made it immutable; or it can again.
+    pub fn refuse(&self, path: &FilePath, refuses: bool) {
+        let refused = &mut self.disk().refused;
+        if refuses {
+            refused.insert(path.clone())
+        } else {
+            refused.remove(path)
+        };
     }
 
     /// Puts bytes under a final name, as a person would.
@@ -146,10 +162,18 @@ impl Disk {
         if bytes > free_bytes { Err(StoreError::Full { free_bytes, needed_bytes: bytes }) } else { Ok(()) }
     }
 
+    fn may_rename(&self, path: &FilePath) -> Result<(), StoreError> {
+        match self.refused.contains(path) {
+            true => Err(StoreError::Refused { path: path.to_string(), cause: "it is immutable".to_owned() }),
+            false => Ok(()),
+        }
+    }
+
     fn publish(&mut self, name: &StagedName, path: &FilePath) -> Result<Stat, StoreError> {
         if self.live.transfer.contains_key(path) {
             return Err(StoreError::Occupied { path: path.to_string() });
         }
+        self.may_rename(path)?;
         let now = self.tick();
         let mut node =
             self.live.staging.remove(name).ok_or_else(|| StoreError::Absent { path: name.to_string() })?;
@@ -168,6 +192,7 @@ impl Disk {
         if !self.live.transfer.contains_key(path) {
             return Err(absent(path));
         }
+        self.may_rename(path)?;
         let mut new = self.live.staging.remove(name).ok_or_else(|| absent(name))?;
         let now = self.tick();
         new.changed_ns = now;
@@ -189,6 +214,9 @@ impl Disk {
             return Err(StoreError::Occupied { path: to.to_string() });
         }
         let absent = || StoreError::Absent { path: from.to_string() };
+        if self.live.transfer.contains_key(from) {
+            self.may_rename(from).and_then(|()| self.may_rename(to))?;
+        }
         let mut node = self.live.transfer.remove(from).ok_or_else(absent)?;
         node.changed_ns = self.tick();
         let stat = node.stat();
@@ -200,6 +228,9 @@ impl Disk {
     }
 
     fn withdraw(&mut self, path: &FilePath, name: &StagedName) -> Result<(), StoreError> {
+        if self.live.transfer.contains_key(path) {
+            self.may_rename(path)?;
+        }
         let now = self.tick();
         let mut node =
             self.live.transfer.remove(path).ok_or_else(|| StoreError::Absent { path: path.to_string() })?;

@@ -122,6 +122,18 @@ pub enum FileError {
         /// The highest revision among them.
         actual: Revision,
     },
+    /// A change of a directory has to be one change, and this one would be too large for that.
+    #[error(
+        "{path} has {file_count} files, one change may concern {limit} files: change the directories below it one by one"
+    )]
+    DirectoryTooLarge {
+        /// The path.
+        path: FilePath,
+        /// The files there are.
+        file_count: u64,
+        /// The most there may be.
+        limit: u64,
+    },
     /// The request id names another request.
     #[error("the request id {request_id} was used for another request")]
     RequestReused {
@@ -243,6 +255,24 @@ pub enum FileError {
         /// What the disk said.
         error: StoreError,
     },
+    /// The index of this server cannot be read or written: nothing works without it.
+    #[error("the index of server {server} failed: {cause}")]
+    Index {
+        /// The server.
+        server: ServerId,
+        /// What the database said.
+        cause: String,
+    },
+    /// What has to be done at the path first, the disk refuses.
+    #[error("server {server} cannot take {path} now: {obstacle}")]
+    Stuck {
+        /// The path.
+        path: FilePath,
+        /// The server.
+        server: ServerId,
+        /// What is refused, and why.
+        obstacle: Obstacle,
+    },
     /// A peer failed.
     #[error(transparent)]
     Peer(#[from] PeerError),
@@ -276,4 +306,21 @@ pub enum FileError {
         /// The rule it breaks.
         rule: InvalidPath,
     },
+}
+
+impl FileError {
+    /// Why work at one path is not done, where that is all it is: nothing else has to wait for it. `None` for what
+    /// concerns the whole server, its registry included.
+    pub fn of_one_path(&self) -> Option<Obstacle> {
+        match self {
+            // What is in the way, not that it is: else each try would tell of the one before.
+            Self::Stuck { obstacle, .. } => Some(obstacle.clone()),
+            Self::Store {
+                error: StoreError::Full { .. } | StoreError::ReadOnly { .. } | StoreError::Offline { .. },
+                ..
+            } => None,
+            Self::Store { .. } => Some(Obstacle::of(self)),
+            _ => None,
+        }
+    }
 }

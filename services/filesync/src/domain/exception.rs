@@ -1,4 +1,4 @@
-//! A file that is not held although the position has passed its revision.
+//! A file that is not held, or not gone, although the position has passed the revision that says so.
 
 use std::time::Duration;
 
@@ -71,19 +71,34 @@ pub struct Missing {
     /// Why what lies at the path is not what is wanted, where that is known; it is set aside with this reason.
     #[serde(default)]
     pub displaces: Option<Reason>,
+    /// The other way round: the file was deleted or moved away, and the disk does not let go of it. Then `wanted` is what
+    /// it was, at the revision that ended it.
+    #[serde(default)]
+    pub is_left: bool,
 }
 
 impl Missing {
     /// Not tried yet.
     pub fn new(wanted: Wanted) -> Self {
-        Self { wanted, obstacle: None, failures: 0, displaces: None }
+        Self { wanted, obstacle: None, failures: 0, displaces: None, is_left: false }
+    }
+
+    /// The first try was refused already.
+    pub fn refused(wanted: Wanted, obstacle: Obstacle) -> Self {
+        Self { obstacle: Some(obstacle), failures: 1, ..Self::new(wanted) }
+    }
+
+    /// A file that should be gone from its path, and is not; `displaces` says why what lies there is not ours to unlink,
+    /// where that is so.
+    pub fn left(ended: Wanted, obstacle: Obstacle, displaces: Option<Reason>) -> Self {
+        Self { displaces, is_left: true, ..Self::refused(ended, obstacle) }
     }
 
     /// A copy that was held and is not any more, for a reason that is known.
     pub fn given_up(wanted: Wanted, obstacle: Obstacle) -> Self {
         let bytes = [Reason::Drifted, Reason::StoredContentCorrupt];
         let displaces = Some(obstacle.reason).filter(|reason| bytes.contains(reason));
-        Self { wanted, obstacle: Some(obstacle), failures: 1, displaces }
+        Self { displaces, ..Self::refused(wanted, obstacle) }
     }
 
     /// Whether somebody changed the bytes, and nobody has decided yet.

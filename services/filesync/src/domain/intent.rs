@@ -113,6 +113,24 @@ impl Staged {
 }
 
 impl Intent {
+    /// The paths that it is about.
+    pub fn paths(&self) -> Vec<&FilePath> {
+        match self {
+            Self::Register { files, .. } => files.iter().map(|file| &file.wanted.path).collect(),
+            Self::InPlace { files } => files.iter().map(|wanted| &wanted.path).collect(),
+            Self::Exchange { wanted, .. } => vec![&wanted.path],
+            Self::Delete { path, .. } => vec![path],
+        }
+    }
+
+    /// Whether it stands between a server and a copy: something at the path, or the bytes themselves under the path that
+    /// the file had before.
+    pub fn concerns(&self, copy: &Wanted) -> bool {
+        let is_it = |file: &Staged| file.wanted.file_id == copy.file_id && file.wanted.digest == copy.digest;
+        let has_bytes = matches!(self, Self::Register { files, .. } if files.iter().any(is_it));
+        has_bytes || self.paths().contains(&&copy.path)
+    }
+
     /// The staged files that it still needs.
     pub fn staged(&self) -> Vec<&StagedName> {
         match self {

@@ -11,29 +11,22 @@ use crate::domain::held::{Held, Wanted};
 pub enum Change {
     /// The file should be held.
     Active(Wanted),
-    /// The file should be gone.
-    Deleted {
-        /// Where it was.
-        path: FilePath,
-        /// The revision of the deletion.
-        revision: Revision,
-    },
+    /// The file should be gone: what it was, at the revision that ended it.
+    Deleted(Wanted),
 }
 
 impl Change {
     /// The path it is about.
     pub fn path(&self) -> &FilePath {
         match self {
-            Self::Active(wanted) => &wanted.path,
-            Self::Deleted { path, .. } => path,
+            Self::Active(wanted) | Self::Deleted(wanted) => &wanted.path,
         }
     }
 
     /// The revision that it is about.
     pub fn revision(&self) -> Revision {
         match self {
-            Self::Active(wanted) => wanted.revision,
-            Self::Deleted { revision, .. } => *revision,
+            Self::Active(wanted) | Self::Deleted(wanted) => wanted.revision,
         }
     }
 }
@@ -86,7 +79,7 @@ pub fn plan<'a>(changes: Vec<Change>, held: impl Fn(&FilePath) -> Option<&'a Hel
         match (change, held(&path)) {
             // What this server registered itself is ahead of what it follows: nothing older concerns it (I3).
             (change, Some(held)) if held.revision > change.revision() => {}
-            (Change::Deleted { .. }, held) => {
+            (Change::Deleted(_), held) => {
                 first.extend(held.filter(|_| !moved.contains(&path)).map(delete));
                 then.push(Action::Forget { path });
             }
@@ -126,7 +119,7 @@ fn moves<'a>(
     for (path, change) in latest {
         let stays = |held: &Held| match change {
             Change::Active(wanted) => wanted.file_id == held.file_id,
-            Change::Deleted { .. } => false,
+            Change::Deleted(_) => false,
         };
         if let Some(held) = held(path).filter(|held| held.revision <= change.revision() && !stays(held)) {
             leaving.insert(held.file_id, (path, held));
@@ -231,8 +224,8 @@ mod tests {
                         vec![Change::Active(new)]
                     }
                     (0, Some(_)) => {
-                        truth.remove(&path);
-                        vec![Change::Deleted { path, revision: at }]
+                        let old = truth.remove(&path).expect("there");
+                        vec![Change::Deleted(Wanted { revision: at, ..old })]
                     }
                     (1, Some(old)) => {
                         let new = new(&path, content, old.file_id);
@@ -241,9 +234,9 @@ mod tests {
                     }
                     (_, Some(old)) if !truth.contains_key(&other) => {
                         truth.remove(&path);
-                        let new = Wanted { path: other.clone(), revision: at, ..old };
+                        let new = Wanted { path: other.clone(), revision: at, ..old.clone() };
                         truth.insert(other, new.clone());
-                        vec![Change::Deleted { path, revision: at }, Change::Active(new)]
+                        vec![Change::Deleted(Wanted { revision: at, ..old }), Change::Active(new)]
                     }
                     _ => continue,
                 });
@@ -279,7 +272,7 @@ mod tests {
         let ahead = wanted("a", 9, 9, FileId::random(&SystemEntropy));
         let held = held_of(&ahead);
         let older = Change::Active(wanted("a", 3, 1, FileId::random(&SystemEntropy)));
-        let deleted = Change::Deleted { path: ahead.path.clone(), revision: Revision(5) };
+        let deleted = Change::Deleted(Wanted { revision: Revision(5), ..ahead.clone() });
         for page in [vec![older.clone()], vec![deleted.clone()], vec![older, deleted]] {
             assert_eq!(plan(page, |_| Some(&held)), []);
         }
@@ -294,7 +287,7 @@ mod tests {
         let held = held_of(&old);
         let changes = vec![
             Change::Active(wanted("a", 2, 2, FileId::random(&SystemEntropy))),
-            Change::Deleted { path: old.path.clone(), revision: Revision(3) },
+            Change::Deleted(Wanted { revision: Revision(3), ..old.clone() }),
         ];
         let actions = plan(changes, |path| (*path == old.path).then_some(&held));
         assert!(matches!(actions[0], Action::Delete { .. }), "{actions:?}");

@@ -1,5 +1,6 @@
 //! What is known right now, in memory: read by everybody, written after the index has it.
 
+mod left;
 mod state;
 
 use std::{
@@ -37,6 +38,8 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct State {
     position: Option<Position>,
+    /// Where the history begins, as long as there is no position.
+    start: Option<Position>,
     held: BTreeMap<FilePath, Held>,
     by_digest: BTreeMap<Digest, BTreeSet<FilePath>>,
     staged: BTreeMap<Digest, StagedName>,
@@ -184,12 +187,15 @@ impl Board {
         });
     }
 
-    /// The exceptions that are due, small files first.
-    pub fn due(&self, now: Instant) -> Vec<Wanted> {
+    /// The exceptions that are due: what should be gone first, then small files, then large ones (R27).
+    pub fn due(&self, now: Instant) -> Vec<Missing> {
         let state = self.state();
         let waiting = state.exceptions.values().filter(|e| e.stage.waits() && e.due <= now);
-        let mut due: Vec<Wanted> = waiting.map(|exception| exception.missing.wanted.clone()).collect();
-        due.sort_by(|a, b| (a.size_bytes, &a.path).cmp(&(b.size_bytes, &b.path)));
+        let mut due: Vec<Missing> = waiting.map(|exception| exception.missing.clone()).collect();
+        due.sort_by(|a, b| {
+            let key = |m: &Missing| (!m.is_left, m.wanted.size_bytes);
+            key(a).cmp(&key(b)).then_with(|| a.wanted.path.cmp(&b.wanted.path))
+        });
         due
     }
 
@@ -221,7 +227,10 @@ impl Board {
     pub fn missing(&self, paths: &[FilePath]) -> Vec<Wanted> {
         let state = self.state();
         let missing = paths.iter().filter_map(|path| state.exceptions.get(path));
-        missing.map(|exception| exception.missing.wanted.clone()).collect()
+        missing
+            .filter(|exception| !exception.missing.is_left)
+            .map(|exception| exception.missing.wanted.clone())
+            .collect()
     }
 
     /// Bytes are on their way.
@@ -255,6 +264,7 @@ impl Board {
                     exception.missing.failures = exception.missing.failures.saturating_add(1);
                     exception.missing.obstacle = Some(obstacle);
                     exception.stage = Stage::Failed;
+                    exception.tried = Some(now);
                     exception.due = now + retry_delay(exception.missing.failures, cycle);
                 }
                 None => exception.stage = Stage::Pending,
@@ -362,8 +372,8 @@ impl Board {
             snapshot: since.is_none(),
             exceptions,
             cleared,
-            position: state.position,
-            conditions: state.conditions.values().cloned().collect(),
+            position: state.position.or(state.start),
+            conditions: state.conditions.values().cloned().chain(state.left_behind()).collect(),
             transfers: state
                 .transfers
                 .iter()

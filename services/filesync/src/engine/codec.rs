@@ -26,6 +26,14 @@ pub(super) fn decode_json<T: serde::de::DeserializeOwned>(record: &Record) -> Re
     })
 }
 
+/// What [`encode`] made and the index kept.
+pub(super) fn decode_text<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, FileError> {
+    serde_json::from_str(text).map_err(|error| {
+        RegistryError::Unavailable { cause: format!("an answer that was kept cannot be read: {error}") }
+            .into()
+    })
+}
+
 pub(super) fn encode(body: &impl serde::Serialize) -> Result<String, FileError> {
     serde_json::to_string(body).map_err(|error| {
         RegistryError::Unavailable { cause: format!("a record cannot be written: {error}") }.into()

@@ -132,8 +132,10 @@ impl<P: Ports> Engine<P> {
             files.clone()
         });
         // Only what has its name is held (I10).
-        let held = files.iter().filter(|file| !left.iter().any(|left| left.wanted.path == file.wanted.path));
-        let ahead = held.map(|file| (file.wanted.path.clone(), committed.revision, ask.traceparent.clone()));
+        let paths: Vec<FilePath> = files.iter().map(|file| file.wanted.path.clone()).collect();
+        let held = paths.iter().zip(self.inner.board.held(&paths));
+        let ahead = held.filter(|(_, held)| held.as_ref().is_some_and(|h| h.revision == committed.revision));
+        let ahead = ahead.map(|(path, _)| (path.clone(), committed.revision, ask.traceparent.clone()));
         self.inner.board.hold_ahead(ahead);
         if !left.is_empty() {
             self.inner.intents.leave(number, Intent::Register { files: left, asked });

@@ -1,5 +1,7 @@
 //! Deleting: the tombstone is committed, then every server removes its copy.
 
+use std::collections::BTreeMap;
+
 use lockstep_model::{
     Digest, FilePath, Reason, Revision,
     clock::Entropy as _,
@@ -15,9 +17,12 @@ use super::{
     commit::ATTEMPTS_MAX,
 };
 use crate::{
-    domain::{error::FileError, held::StagedName, intent::Intent},
+    domain::{error::FileError, exception::Obstacle, held::StagedName, intent::Intent},
     ports::{Algorithms, Ports, Store as _, StoreError, Write},
 };
+
+/// What the disk refuses, and why.
+pub(super) type Refused = BTreeMap<FilePath, Obstacle>;
 
 /// A copy on its way out.
 pub(super) struct Leaving {
@@ -103,9 +108,9 @@ impl<P: Ports> Engine<P> {
         Err(RegistryError::Unavailable { cause }.into())
     }
 
-    /// Removes our copies of files that are registered no more, all together. What cannot be removed is answered with the
-    /// reason. The caller has the lease.
-    pub(super) async fn remove(&self, paths: Vec<FilePath>) -> Result<(), FileError> {
+    /// Removes our copies of files that are registered no more, all together. What the disk refuses is answered with the
+    /// reason, and keeps nothing from the others. The caller has the lease.
+    pub(super) async fn remove(&self, paths: Vec<FilePath>) -> Result<Refused, FileError> {
         let held = self.inner.board.held(&paths);
         let leaving: Vec<Leaving> = paths
             .into_iter()
@@ -116,24 +121,29 @@ impl<P: Ports> Engine<P> {
             })
             .collect();
         if leaving.is_empty() {
-            return Ok(());
+            return Ok(Refused::new());
         }
         let _active: Vec<_> = leaving.iter().map(|copy| self.inner.intents.begin(copy.number)).collect();
         let intents: Vec<_> = leaving.iter().map(|copy| (copy.number, copy.intent())).collect();
         let removed = self.remove_intended(leaving).await;
-        if removed.is_err() {
-            // How far it came, the next round finds out.
-            intents.into_iter().for_each(|(number, intent)| self.inner.intents.leave(number, intent));
-        }
-        removed
+        let error = match removed {
+            Ok(refused) => return Ok(refused),
+            Err(error) => error,
+        };
+        // How far it came, is found out when they are settled.
+        let paths =
+            intents.iter().filter_map(|(_, intent)| intent.paths().pop().cloned()).collect::<Vec<_>>();
+        intents.into_iter().for_each(|(number, intent)| self.inner.intents.leave(number, intent));
+        let why = error.of_one_path().ok_or(error)?;
+        Ok(paths.into_iter().map(|path| (path, why.clone())).collect())
     }
 
-    async fn remove_intended(&self, leaving: Vec<Leaving>) -> Result<(), FileError> {
+    async fn remove_intended(&self, leaving: Vec<Leaving>) -> Result<Refused, FileError> {
         self.record(leaving.iter().map(|copy| Write::Intend(copy.number, copy.intent())).collect()).await?;
         fail::fail_point!("filesync.delete.intended");
         let moves = leaving.iter().map(|copy| (copy.path.clone(), copy.staged.clone())).collect();
         let withdrawn = self.inner.ports.store.withdraw(moves).await.map_err(|error| self.disk(error))?;
-        let (mut writes, mut here, mut failed) = (Vec::new(), Vec::new(), None);
+        let (mut writes, mut here, mut refused) = (Vec::new(), Vec::new(), Refused::new());
         for (copy, withdrawn) in leaving.into_iter().zip(withdrawn) {
             match withdrawn {
                 Ok(()) => here.push(copy),
@@ -144,7 +154,11 @@ impl<P: Ports> Engine<P> {
                 }
                 Err(error) => {
                     writes.push(Write::Settle(copy.number));
-                    failed = Some(error);
+                    let error = self.disk(error);
+                    match error.of_one_path() {
+                        Some(why) => drop(refused.insert(copy.path, why)),
+                        None => return Err(error),
+                    }
                 }
             }
         }
@@ -153,37 +167,55 @@ impl<P: Ports> Engine<P> {
         }
         fail::fail_point!("filesync.delete.withdrawn");
         if !here.is_empty() {
-            self.settle_deletes(here).await?;
+            refused.append(&mut self.settle_deletes(here).await?);
         }
-        failed.map_or(Ok(()), |error| Err(self.disk(error)))
+        Ok(refused)
     }
 
-    /// Whatever the intents moved into staging is unlinked if it is ours, else set aside; the rest is planned again.
-    pub(super) async fn settle_deletes(&self, leaving: Vec<Leaving>) -> Result<(), FileError> {
-        let store = &self.inner.ports.store;
+    /// Whatever the intents moved into staging is unlinked if it is ours, else set aside; the rest is planned again. What
+    /// the disk does not even let us read keeps its intent, and is answered.
+    pub(super) async fn settle_deletes(&self, leaving: Vec<Leaving>) -> Result<Refused, FileError> {
         let going: Vec<FilePath> = leaving.iter().map(|copy| copy.path.clone()).collect();
-        let mut writes = Vec::with_capacity(3 * leaving.len());
-        for Leaving { number, path, staged, digest } in &leaving {
-            let found = match store.hash(vec![staged.clone()], Algorithms::default()).await {
-                Ok(found) => found.into_iter().flatten().next().map(|found| found.digest == *digest),
-                // A link, or something else that is no file.
-                Err(StoreError::Foreign { .. } | StoreError::Changed { .. }) => Some(false),
-                Err(error) => return Err(self.disk(error)),
+        let (mut writes, mut gone) = (Vec::with_capacity(3 * leaving.len()), Vec::new());
+        let mut refused = Refused::new();
+        for copy in leaving {
+            let found = match self.judge_leaving(&copy).await {
+                Ok(found) => found,
+                Err(error) => {
+                    let why = error.of_one_path().ok_or(error)?;
+                    self.inner.intents.blame(&copy.path, why.clone());
+                    self.inner.intents.leave(copy.number, copy.intent());
+                    refused.insert(copy.path, why);
+                    continue;
+                }
             };
             if found.is_some() {
-                writes.append(&mut self.release(path, *digest, &going));
+                writes.append(&mut self.release(&copy.path, copy.digest, &going));
             }
-            if found == Some(false) {
-                let kept = self.keep_aside(staged.clone(), path, Reason::Drifted).await;
-                kept.map_err(|error| self.disk(error))?;
-            }
-            writes.push(Write::Settle(*number));
+            writes.push(Write::Settle(copy.number));
+            gone.push(copy.staged);
         }
         self.record(writes).await?;
         fail::fail_point!("filesync.delete.released");
-        self.discard(leaving.into_iter().map(|copy| copy.staged).collect()).await;
+        self.discard(gone).await;
         fail::fail_point!("filesync.delete.unlinked");
-        Ok(())
+        Ok(refused)
+    }
+
+    /// Whether what left its path is ours; somebody else's is set aside. `None` if nothing left it.
+    async fn judge_leaving(&self, copy: &Leaving) -> Result<Option<bool>, FileError> {
+        let hashed = self.inner.ports.store.hash(vec![copy.staged.clone()], Algorithms::default()).await;
+        let found = match hashed {
+            Ok(found) => found.into_iter().flatten().next().map(|found| found.digest == copy.digest),
+            // A link, or something else that is no file.
+            Err(StoreError::Foreign { .. } | StoreError::Changed { .. }) => Some(false),
+            Err(error) => return Err(self.disk(error)),
+        };
+        if found == Some(false) {
+            let kept = self.keep_aside(copy.staged.clone(), &copy.path, Reason::Drifted).await;
+            kept.map_err(|error| self.disk(error))?;
+        }
+        Ok(found)
     }
 }
 

@@ -141,9 +141,8 @@ impl<P: Ports> Engine<P> {
                 });
             }
             if summary.file_count > DIRECTORY_FILES_MAX {
-                let limit = format!("{DIRECTORY_FILES_MAX} files");
-                let actual = format!("{} files", summary.file_count);
-                return Err(RegistryError::TooLarge { limit, actual }.into());
+                let (path, file_count) = (path.clone(), summary.file_count);
+                return Err(FileError::DirectoryTooLarge { path, file_count, limit: DIRECTORY_FILES_MAX });
             }
             let new: Vec<FilePath> = steps.iter().filter_map(|step| step.to.clone()).collect();
             let _lease = self.acquire_free(&new, &[], ask).await?;

@@ -14,7 +14,7 @@ use lockstep_model::{
 use lockstep_registry::Registry as _;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Engine, codec::decode, walk::Depth};
+use super::{Engine, codec::decode, delete::Refused, walk::Depth};
 use crate::{
     domain::{
         aside::AsideNote,
@@ -257,8 +257,9 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Bytes that drifted are not ours to unlink when their file is deleted (R32): they make room, and are kept aside.
-    pub(super) async fn set_aside_drifted(&self, changes: &[Change]) -> Result<(), FileError> {
-        for change in changes.iter().filter(|change| matches!(change, Change::Deleted { .. })) {
+    pub(super) async fn set_aside_drifted(&self, changes: &[Change]) -> Result<Refused, FileError> {
+        let mut refused = Refused::new();
+        for change in changes.iter().filter(|change| matches!(change, Change::Deleted(_))) {
             let path = change.path();
             let known = self.inner.board.exceptions(std::slice::from_ref(path)).pop().flatten();
             if !known.is_some_and(|known| known.is_drifted()) {
@@ -266,10 +267,14 @@ impl<P: Ports> Engine<P> {
             }
             match self.set_aside(path).await {
                 Ok(()) | Err(StoreError::Absent { .. } | StoreError::Foreign { .. }) => {}
-                Err(error) => return Err(self.disk(error)),
+                Err(error) => {
+                    let error = self.disk(error);
+                    let why = error.of_one_path().ok_or(error)?;
+                    refused.insert(path.clone(), why);
+                }
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// Sets aside whatever is at a path, with the reason that is known. The caller has the lease.

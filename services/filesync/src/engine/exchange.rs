@@ -7,7 +7,7 @@ use super::Engine;
 use crate::{
     domain::{
         error::FileError,
-        held::{Stat, Wanted},
+        held::{Held, Stat, Wanted},
         intent::{Intent, Staged},
     },
     ports::{Algorithms, Ports, Store as _, StoreError, Tree as _, Write},
@@ -23,12 +23,20 @@ impl<P: Ports> Engine<P> {
         let paths: Vec<FilePath> = files.iter().map(|file| file.wanted.path.clone()).collect();
         let mut writes = Vec::with_capacity(files.len());
         let left = self.inner.intents.exchanges();
-        let held = self.inner.board.held(&paths).into_iter();
+        let held = self.inner.board.held(&paths);
+        // What another path still needs is not ours to remove here: it is set aside.
+        let ids = held.iter().flatten().map(|held| held.file_id).collect();
+        let needed = self.inner.board.missing_files(&ids);
+        let is_known = |held: &Held, at: &Wanted| {
+            let elsewhere = needed.get(&held.file_id).filter(|needed| needed.digest == held.digest);
+            elsewhere.is_none_or(|needed| needed.path == at.path)
+        };
+        let held = held.into_iter();
         for ((file, held), missing) in files.iter().zip(held).zip(self.inner.board.exceptions(&paths)) {
             let intent = Intent::Exchange {
                 wanted: file.wanted.clone(),
                 staged: file.staged.clone(),
-                known: held.map(|held| held.digest),
+                known: held.filter(|held| is_known(held, &file.wanted)).map(|held| held.digest),
                 displaces: missing.and_then(|missing| missing.displaces),
             };
             // An earlier try that failed has left the same.
@@ -95,6 +103,11 @@ impl<P: Ports> Engine<P> {
         while let Some((number, intent)) = left.pop_first() {
             if let Err(error) = self.settle_exchange(number, &intent).await {
                 self.inner.intents.leave(number, intent);
+                if paths.is_none() && error.of_one_path().is_some() {
+                    // At the start: the server does not wait for one path.
+                    tracing::warn!(%error, "an exchange is settled later");
+                    continue;
+                }
                 left.into_iter().for_each(|(number, intent)| self.inner.intents.leave(number, intent));
                 return Err(error);
             }

@@ -11,11 +11,11 @@ use lockstep_model::{Digest, Fault as _, Reason, ServerId};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::Instrument as _;
 
-use super::Engine;
+use super::{Engine, reconcile::PAGE_CHANGES};
 use crate::{
     domain::{
         error::FileError,
-        exception::Obstacle,
+        exception::{Missing, Obstacle},
         held::{StagedName, Wanted},
         tree::GROUP_BYTES,
     },
@@ -30,6 +30,8 @@ pub(super) const LARGE_COPIES: usize = 4;
 const BATCH_FILES: usize = 500;
 /// Bytes in a batch; they are held in memory until they are staged.
 const BATCH_BYTES: u64 = 8 << 20;
+/// Files that the disk refused, tried again one after the other before others are looked at.
+const STUCK_FILES: usize = 100;
 /// How long a peer may take to say what it holds.
 const LOCATE_WITHIN: Duration = Duration::from_secs(3);
 /// How long a stream may stand still before another source is tried.
@@ -74,6 +76,11 @@ impl<P: Ports> Engine<P> {
     pub(super) async fn run_fetch(self) {
         loop {
             self.dispatch();
+            // A position that waits moves on as soon as there is room for what follows.
+            let room = self.inner.settings.exceptions_max.saturating_sub(self.inner.board.exception_count());
+            if self.inner.ahead.waits() && room >= PAGE_CHANGES.min(self.inner.settings.exceptions_max) {
+                self.request_round();
+            }
             if let Err(error) = self.sweep_uploads().await {
                 tracing::warn!(%error, "old uploads could not be removed");
             }
@@ -96,8 +103,18 @@ impl<P: Ports> Engine<P> {
         if self.inner.board.barred().is_some_and(|obstacle| obstacle.reason == Reason::StoreOffline) {
             return;
         }
+        let due = self.inner.board.due(now);
+        let concerned = self.inner.intents.concerned(due.iter().map(|missing| &missing.wanted));
+        let (stuck, due): (Vec<Missing>, Vec<Missing>) = due.into_iter().partition(|missing| {
+            let wanted = &missing.wanted;
+            missing.is_left
+                || concerned.contains(&wanted.path)
+                || self.inner.board.stale_path(wanted).is_some()
+        });
+        self.dispatch_stuck(stuck);
+        let due = due.into_iter().map(|missing| missing.wanted);
         let (small, large): (Vec<Wanted>, Vec<Wanted>) =
-            self.inner.board.due(now).into_iter().partition(|wanted| wanted.size_bytes <= GROUP_BYTES);
+            due.partition(|wanted| wanted.size_bytes <= GROUP_BYTES);
         let mut small = small.into_iter().peekable();
         while small.peek().is_some()
             && let Ok(permit) = Arc::clone(&self.inner.small_lane).try_acquire_owned()
@@ -143,6 +160,26 @@ impl<P: Ports> Engine<P> {
             };
             self.inner.drain.spawn("fetch", work.instrument(span));
         }
+    }
+
+    fn dispatch_stuck(&self, mut stuck: Vec<Missing>) {
+        if stuck.is_empty() {
+            return;
+        }
+        let Ok(permit) = Arc::clone(&self.inner.stuck_lane).try_acquire_owned() else { return };
+        stuck.truncate(STUCK_FILES);
+        let engine = self.clone();
+        let span = tracing::info_span!("retry", server_id = %self.server(), files = stuck.len());
+        let work = async move {
+            tokio::select! {
+                biased;
+                () = engine.inner.drain.started() => {}
+                () = engine.retry_stuck(stuck) => {}
+            }
+            drop(permit);
+            engine.inner.fetch.notify_one();
+        };
+        self.inner.drain.spawn("retry", work.instrument(span));
     }
 
     /// Notes that a try did not lead to bytes; under a lease, so that a deletion in between is not overwritten.

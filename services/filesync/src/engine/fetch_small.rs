@@ -11,7 +11,7 @@ use super::{
     fetch::{STALL, obstacle, silent},
 };
 use crate::{
-    domain::{error::FileError, exception::Obstacle, held::Wanted, intent::Staged},
+    domain::{error::FileError, exception::Obstacle, held::Wanted, intent::Staged, tree::GROUP_BYTES},
     ports::{Part, Parts as _, Peer, PeerError, Peers as _, Ports, Range, Store as _, Write},
 };
 
@@ -240,7 +240,7 @@ impl<P: Ports> Engine<P> {
         begun: Instant,
     ) -> Result<(), FileError> {
         let paths: Vec<FilePath> = staged.iter().map(|file| file.wanted.path.clone()).collect();
-        let results = self.publish(&staged, "filesync.fetch").await?;
+        let results = self.publish_each(&staged, "filesync.fetch").await?;
         let (mut writes, mut failed, mut copied) = (Vec::new(), Vec::new(), Vec::new());
         for (file, result) in staged.into_iter().zip(results) {
             match result {
@@ -261,10 +261,16 @@ impl<P: Ports> Engine<P> {
         for wanted in copied {
             tracing::info!(path = %wanted.path, revision = %wanted.revision, source = %source, target = %self.server(), bytes = wanted.size_bytes, duration_ms, result = "copied", "copy");
         }
-        let bad = failed.iter().map(|(file, _)| file.staged.clone()).collect();
-        self.discard(bad).await;
         for (file, obstacle) in failed {
-            self.record(vec![Write::Unjournal(file.staged)]).await?;
+            // What a large copy brought is good, if it is only its name that the disk refuses.
+            let is_good = obstacle.reason == Reason::DiskRefused && file.wanted.size_bytes > GROUP_BYTES;
+            if is_good && file.staged == file.wanted.staged() {
+                // Short of its end, so that there is something to ask for.
+                self.record(vec![Write::Journal(file.staged, file.wanted.size_bytes - 1)]).await?;
+            } else {
+                self.discard(vec![file.staged.clone()]).await;
+                self.record(vec![Write::Unjournal(file.staged)]).await?;
+            }
             self.note_failure(&file.wanted, obstacle).await;
         }
         Ok(())

@@ -35,6 +35,7 @@ impl<P: Ports> Engine<P> {
         if self.holds_any(paths) {
             self.check_free(paths, &ask.label()).await?;
             self.reconcile().await?;
+            self.refuse_stuck(paths)?;
         }
         Ok(())
     }
@@ -53,9 +54,11 @@ impl<P: Ports> Engine<P> {
         let (label, mut loose_before) = (ask.label(), false);
         for _ in 0..ATTEMPTS_MAX {
             let lease = self.inner.leases.acquire(paths.iter().chain(taken)).await;
-            if self.inner.intents.is_left_at(taken) {
+            if !self.inner.intents.left_at(taken).is_empty() {
                 drop(lease);
                 self.settle().await?;
+                self.inner.intents.rested_at(taken).await;
+                self.refuse_stuck(taken)?;
                 continue;
             }
             let loose = if self.holds_any(paths) { None } else { self.find_loose(paths).await? };
@@ -72,6 +75,7 @@ impl<P: Ports> Engine<P> {
             loose_before = true;
             drop(lease);
             self.reconcile().await?;
+            self.refuse_stuck(paths)?;
         }
         let cause = "the same names were registered and deleted again and again in between".to_owned();
         Err(RegistryError::Unavailable { cause }.into())

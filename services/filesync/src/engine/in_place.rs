@@ -135,6 +135,7 @@ impl<P: Ports> Engine<P> {
             }
             drop(lease);
             self.reconcile().await?;
+            self.refuse_stuck(paths)?;
         }
         let cause = "the same names were registered and deleted again and again in between".to_owned();
         Err(RegistryError::Unavailable { cause }.into())

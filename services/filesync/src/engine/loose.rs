@@ -1,16 +1,10 @@
-//! What lies on this server beside what is registered: loose files, which nobody here touches, and what was set aside.
+//! What lies on this server beside what is registered: loose files, which nobody here touches.
 
-use lockstep_model::{FilePath, Reason, path::InvalidPath, record::file_key};
-use lockstep_registry::Registry as _;
+use lockstep_model::{FilePath, Reason, path::InvalidPath};
 
-use super::{Engine, codec::decode};
+use super::Engine;
 use crate::{
-    domain::{
-        aside::AsideFile,
-        error::FileError,
-        exception::Obstacle,
-        held::{StagedName, Stat},
-    },
+    domain::{error::FileError, exception::Obstacle, held::Stat},
     ports::{Entry, EntryKind, Ports, StoreError, Tree as _},
 };
 
@@ -118,77 +112,6 @@ impl<P: Ports> Engine<P> {
     fn is_known(&self, path: &FilePath) -> bool {
         let (board, paths) = (&self.inner.board, std::slice::from_ref(path));
         board.held(paths).iter().any(Option::is_some) || board.exceptions(paths).iter().any(Option::is_some)
-    }
-
-    /// Everything that is set aside, ordered by id.
-    ///
-    /// # Errors
-    /// `STORE_OFFLINE`, or a disk that fails.
-    pub async fn list_aside(&self) -> Result<Vec<AsideFile>, FileError> {
-        self.verify_store().await?;
-        self.inner.ports.store.aside().await.map_err(|error| self.disk(error))
-    }
-
-    async fn find_aside(&self, id: &str) -> Result<AsideFile, FileError> {
-        // Looked up, never opened by what a caller wrote.
-        let found = self.list_aside().await?.into_iter().find(|file| file.id == id);
-        let server = self.server().clone();
-        found.ok_or_else(|| FileError::AsideNotFound { id: id.to_owned(), server })
-    }
-
-    /// Moves what is set aside to a free path, where it is loose again; where it was, if none is named.
-    ///
-    /// # Errors
-    /// As the contract says; then nothing was moved.
-    pub async fn restore_aside(&self, id: String, path: Option<FilePath>) -> Result<FilePath, FileError> {
-        let engine = self.clone();
-        self.detached(async move { engine.restore_aside_now(&id, path).await }).await
-    }
-
-    async fn restore_aside_now(&self, id: &str, path: Option<FilePath>) -> Result<FilePath, FileError> {
-        let file = self.find_aside(id).await?;
-        let server = self.server().clone();
-        let unknown = || FileError::AsideNotFound { id: id.to_owned(), server: server.clone() };
-        let path = path.or_else(|| file.note.map(|note| note.path)).ok_or_else(unknown)?;
-        let _lease = self.inner.leases.acquire([&path]).await;
-        let record = self.registry().get(vec![file_key(&path)]).await?.pop().flatten();
-        if let Some(record) = record {
-            let (revision, body) = (record.revision, decode(&record)?);
-            return Err(FileError::Exists { path, revision, digest: body.digest, origin: body.origin });
-        }
-        match self.inner.ports.store.bring_back(StagedName::found(id), path.clone()).await {
-            Ok(()) => {
-                tracing::info!(%path, %id, "what was set aside is a loose file again");
-                Ok(path)
-            }
-            Err(StoreError::Occupied { .. } | StoreError::Foreign { .. }) => {
-                Err(FileError::LooseFile { path, server })
-            }
-            Err(StoreError::Absent { .. }) => Err(unknown()),
-            Err(error) => Err(self.disk(error)),
-        }
-    }
-
-    /// Removes what is set aside, for good.
-    ///
-    /// # Errors
-    /// As the contract says.
-    pub async fn delete_aside(&self, id: String) -> Result<(), FileError> {
-        let engine = self.clone();
-        self.detached(async move {
-            engine.find_aside(&id).await?;
-            match engine.inner.ports.store.drop_aside(StagedName::found(&id)).await {
-                Ok(()) => {
-                    tracing::info!(%id, "what was set aside is removed");
-                    Ok(())
-                }
-                Err(StoreError::Absent { .. }) => {
-                    Err(FileError::AsideNotFound { id, server: engine.server().clone() })
-                }
-                Err(error) => Err(engine.disk(error)),
-            }
-        })
-        .await
     }
 }
 

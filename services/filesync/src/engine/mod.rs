@@ -7,6 +7,8 @@
 //! ```
 //! Every change of what is held goes to the index first and to the board after it, under a lease of its path.
 
+mod ahead;
+mod aside;
 pub mod board;
 mod change;
 mod codec;
@@ -23,6 +25,7 @@ mod fetch_large;
 mod fetch_small;
 mod free;
 mod in_place;
+mod intents;
 mod kept_uploads;
 mod lease;
 mod loose;
@@ -36,6 +39,7 @@ mod roster;
 mod settle;
 mod staged_file;
 mod start;
+mod stuck;
 mod update;
 mod uploads;
 mod walk;
@@ -100,13 +104,15 @@ struct Inner<P: Ports> {
     early: early::EarlyCopies,
     roster: Roster,
     drifts: examine::Drifts,
-    intents: settle::Intents,
+    intents: intents::Intents,
+    ahead: ahead::Ahead,
     numbers: AtomicU64,
     reserved_bytes: AtomicU64,
     rounds: mpsc::Sender<oneshot::Sender<Result<Round, FileError>>>,
     fetch: Notify,
     small_lane: Arc<Semaphore>,
     large_lane: Arc<Semaphore>,
+    stuck_lane: Arc<Semaphore>,
     send_lane: Arc<Semaphore>,
 }
 
@@ -212,7 +218,7 @@ impl<P: Ports> Engine<P> {
 
     fn index_failed(&self, error: &IndexError) -> FileError {
         tracing::error!(%error, "the index cannot be written");
-        self.disk(StoreError::Failed { path: "index.sqlite".into(), cause: error.cause.clone() })
+        FileError::Index { server: self.server().clone(), cause: error.cause.clone() }
     }
 
     /// A refusal of the disk, as this server's; what concerns the whole server becomes a condition.

@@ -7,12 +7,15 @@ use super::{Ask, Engine, Registered, change::Step, codec::decode, commit::ATTEMP
 use crate::{
     domain::{
         error::FileError,
-        exception::Missing,
+        exception::{Missing, Obstacle},
         held::{Held, StagedName, Stat, Wanted},
         intent::{Intent, Staged},
     },
     ports::{Algorithms, Ports, Store as _, StoreError, Write},
 };
+
+/// Files that were not moved: where they are or were, what they should be, and why not.
+pub(super) type Unmoved = Vec<(FilePath, Wanted, Obstacle)>;
 
 impl<P: Ports> Engine<P> {
     /// Gives a file another path; answers it as it is then.
@@ -109,17 +112,25 @@ impl<P: Ports> Engine<P> {
         }
     }
 
-    /// Renames our copies of files that have another path by now. The caller has the lease of the old paths and the new.
-    pub(super) async fn relocate(&self, moves: Vec<(FilePath, Wanted)>) -> Result<(), FileError> {
+    /// Renames our copies of files that have another path by now. What the disk refuses is answered with the reason: it is
+    /// held at the old path still, or its bytes wait in staging. The caller has the lease of the old paths and the new.
+    pub(super) async fn relocate(&self, moves: Vec<(FilePath, Wanted)>) -> Result<Unmoved, FileError> {
         if moves.is_empty() {
-            return Ok(());
+            return Ok(Unmoved::new());
         }
         let from: Vec<FilePath> = moves.iter().map(|(from, _)| from.clone()).collect();
         let held = self.inner.board.held(&from);
         let pairs = moves.iter().map(|(from, wanted)| (from.clone(), wanted.path.clone())).collect();
-        let relocated = self.inner.ports.store.relocate(pairs).await.map_err(|error| self.disk(error))?;
+        let relocated = match self.inner.ports.store.relocate(pairs).await {
+            Ok(relocated) => relocated,
+            Err(error) => {
+                let error = self.disk(error);
+                let why = error.of_one_path().ok_or(error)?;
+                return Ok(moves.into_iter().map(|(from, wanted)| (from, wanted, why.clone())).collect());
+            }
+        };
         fail::fail_point!("filesync.move.renamed");
-        let (mut writes, mut blocked, mut failed) = (Vec::new(), Vec::new(), None);
+        let (mut writes, mut blocked, mut unmoved) = (Vec::new(), Vec::new(), Unmoved::new());
         for (((from, wanted), held), relocated) in moves.into_iter().zip(held).zip(relocated) {
             let Some(held) = held else { continue };
             match relocated {
@@ -127,27 +138,36 @@ impl<P: Ports> Engine<P> {
                 // Renamed before a crash; or somebody took it away.
                 Err(StoreError::Absent { .. }) => {
                     writes.push(Write::Release(from));
-                    match self.adopt(&wanted).await? {
-                        Some(mut held) => writes.append(&mut held),
-                        None => writes.push(Write::Miss(Missing::new(wanted))),
+                    match self.adopt(&wanted).await {
+                        Ok(Some(mut held)) => writes.append(&mut held),
+                        Ok(None) => writes.push(Write::Miss(Missing::new(wanted))),
+                        Err(error) => {
+                            let why = error.of_one_path().ok_or(error)?;
+                            writes.push(Write::Miss(Missing::refused(wanted, why)));
+                        }
                     }
                 }
                 // Something is in the way: a loose file, a directory, or a file that is about to move itself.
                 Err(StoreError::Occupied { .. } | StoreError::Foreign { .. }) => blocked.push((from, wanted)),
-                Err(error) => failed = Some(error),
+                Err(error) => {
+                    let error = self.disk(error);
+                    let why = error.of_one_path().ok_or(error)?;
+                    unmoved.push((from, wanted, why));
+                }
             }
         }
         self.record(writes).await?;
         fail::fail_point!("filesync.move.held");
-        if let Some(error) = failed {
-            return Err(self.disk(error));
+        if !blocked.is_empty() {
+            unmoved.append(&mut self.relocate_blocked(blocked).await?);
         }
-        if blocked.is_empty() { Ok(()) } else { self.relocate_blocked(blocked).await }
+        Ok(unmoved)
     }
 
     /// All that are blocked step aside, into staging, and then get their names; whatever is in the way then, nobody
     /// registered.
-    async fn relocate_blocked(&self, moves: Vec<(FilePath, Wanted)>) -> Result<(), FileError> {
+    async fn relocate_blocked(&self, moves: Vec<(FilePath, Wanted)>) -> Result<Unmoved, FileError> {
+        let all = moves.clone();
         let staged_name = || StagedName::new("move", self.inner.ports.entropy.uuid());
         let (from, files): (Vec<FilePath>, Vec<Staged>) =
             moves.into_iter().map(|(from, wanted)| (from, Staged::new(wanted, staged_name()))).unzip();
@@ -155,11 +175,13 @@ impl<P: Ports> Engine<P> {
         let _active = self.inner.intents.begin(number);
         let intent = Intent::Register { files: files.clone(), asked: None };
         self.record(vec![Write::Intend(number, intent.clone())]).await?;
-        let result = self.step_aside(number, from, files).await;
-        if result.is_err() {
-            self.inner.intents.leave(number, intent);
-        }
-        result
+        let error = match self.step_aside(number, from, files).await {
+            Ok(unmoved) => return Ok(unmoved),
+            Err(error) => error,
+        };
+        self.inner.intents.leave(number, intent);
+        let why = error.of_one_path().ok_or(error)?;
+        Ok(all.into_iter().map(|(from, wanted)| (from, wanted, why.clone())).collect())
     }
 
     async fn step_aside(
@@ -167,37 +189,47 @@ impl<P: Ports> Engine<P> {
         number: u64,
         from: Vec<FilePath>,
         files: Vec<Staged>,
-    ) -> Result<(), FileError> {
+    ) -> Result<Unmoved, FileError> {
         let store = &self.inner.ports.store;
         let pairs = from.iter().zip(&files).map(|(from, file)| (from.clone(), file.staged.clone())).collect();
         let withdrawn = store.withdraw(pairs).await.map_err(|error| self.disk(error))?;
-        let (mut writes, mut here) = (Vec::new(), Vec::new());
+        let (mut writes, mut here, mut unmoved) = (Vec::new(), Vec::new(), Unmoved::new());
         for ((from, file), withdrawn) in from.into_iter().zip(files).zip(withdrawn) {
-            writes.push(Write::Release(from.clone()));
             match withdrawn {
-                Ok(()) if self.is_right(&file).await? => here.push(file),
                 Ok(()) => {
+                    writes.push(Write::Release(from.clone()));
+                    if self.is_right(&file).await? {
+                        here.push((from, file));
+                        continue;
+                    }
                     let kept = self.keep_aside(file.staged, &from, Reason::Drifted).await;
                     kept.map_err(|error| self.disk(error))?;
                     writes.push(Write::Miss(Missing::new(file.wanted)));
                 }
                 Err(StoreError::Absent { .. } | StoreError::Foreign { .. }) => {
+                    writes.push(Write::Release(from));
                     writes.push(Write::Miss(Missing::new(file.wanted)));
                 }
-                Err(error) => return Err(self.disk(error)),
+                Err(error) => {
+                    let error = self.disk(error);
+                    let why = error.of_one_path().ok_or(error)?;
+                    unmoved.push((from, file.wanted, why));
+                }
             }
         }
         self.record(writes).await?;
-        let left = self.publish_registered(number, None, here).await?;
-        match left.first() {
-            None => Ok(()),
-            Some(file) => {
-                let path = file.wanted.path.clone();
-                self.inner.intents.leave(number, Intent::Register { files: left, asked: None });
-                let cause = "a file that moved has not got its new name yet".to_owned();
-                Err(self.disk(StoreError::Failed { path: path.to_string(), cause }))
+        let files = here.iter().map(|(_, file)| file.clone()).collect();
+        let left = self.publish_registered(number, None, files).await?;
+        for (from, file) in here {
+            if left.iter().any(|left| left.staged == file.staged) {
+                let why = self.inner.intents.why(&file.wanted.path);
+                unmoved.push((from, file.wanted, why));
             }
         }
+        if !left.is_empty() {
+            self.inner.intents.leave(number, Intent::Register { files: left, asked: None });
+        }
+        Ok(unmoved)
     }
 
     async fn is_right(&self, file: &Staged) -> Result<bool, FileError> {

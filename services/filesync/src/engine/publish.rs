@@ -26,7 +26,7 @@ impl<P: Ports> Engine<P> {
         files: Vec<Staged>,
     ) -> Result<Vec<Staged>, FileError> {
         let paths: Vec<FilePath> = files.iter().map(|file| file.wanted.path.clone()).collect();
-        let results = self.publish(&files, "filesync.register").await?;
+        let results = self.publish_each(&files, "filesync.register").await?;
         let (mut writes, mut left) = (Vec::new(), Vec::new());
         let mut published = Vec::new();
         for (file, result) in files.into_iter().zip(results) {
@@ -43,11 +43,21 @@ impl<P: Ports> Engine<P> {
                     let Staged { wanted, staged, .. } = file;
                     let kept = self.keep_aside(staged, &wanted.path, obstacle.reason).await;
                     kept.map_err(|error| self.disk(error))?;
-                    let missing = Missing { obstacle: Some(obstacle), failures: 1, ..Missing::new(wanted) };
-                    writes.push(Write::Miss(missing));
+                    writes.push(Write::Miss(Missing::refused(wanted, obstacle)));
+                }
+                // The bytes are not the registered ones any more: whoever has those gives them.
+                Err(obstacle) if obstacle.reason == Reason::ContentDigestMismatch => {
+                    let Staged { wanted, staged, .. } = file;
+                    tracing::error!(path = %wanted.path, %obstacle, "a registered file is lost here");
+                    match self.keep_aside(staged, &wanted.path, obstacle.reason).await {
+                        Ok(()) | Err(StoreError::Absent { .. }) => {}
+                        Err(error) => return Err(self.disk(error)),
+                    }
+                    writes.push(Write::Miss(Missing::refused(wanted, obstacle)));
                 }
                 Err(error) => {
                     tracing::error!(path = %file.wanted.path, %error, "a registered file is not published yet");
+                    self.inner.intents.blame(&file.wanted.path, error);
                     left.push(file);
                 }
             }
@@ -64,6 +74,36 @@ impl<P: Ports> Engine<P> {
             tracing::warn!(%error, "displaced bytes are settled later");
         }
         Ok(left)
+    }
+
+    /// The same as [`Engine::publish`], but one file that fails all of them is tried alone, like the others.
+    pub(super) async fn publish_each(
+        &self,
+        files: &[Staged],
+        point: &'static str,
+    ) -> Result<Vec<Result<Vec<Write>, Obstacle>>, FileError> {
+        let error = match self.publish(files, point).await {
+            Ok(results) => return Ok(results),
+            Err(error) => error,
+        };
+        error.of_one_path().ok_or(error)?;
+        let mut results = Vec::with_capacity(files.len());
+        for file in files {
+            let result = match self.adopt(&file.wanted).await {
+                // It has its name already.
+                Ok(Some(writes)) => Ok(writes),
+                Ok(None) => {
+                    let published = self.publish(std::slice::from_ref(file), point).await;
+                    match published.map(|mut results| results.pop()) {
+                        Ok(result) => result.unwrap_or_else(|| Err(changed_in_staging(&file.wanted.path))),
+                        Err(error) => Err(error.of_one_path().ok_or(error)?),
+                    }
+                }
+                Err(error) => Err(error.of_one_path().ok_or(error)?),
+            };
+            results.push(result);
+        }
+        Ok(results)
     }
 
     /// Gives staged files whose bytes are right their final names. For each file: what to write to the index, or why not.

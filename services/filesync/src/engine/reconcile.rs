@@ -1,5 +1,7 @@
 //! A round: read what changed, plan, act. Level-triggered and idempotent; one at a time, shared by all who ask meanwhile.
 
+use std::collections::BTreeMap;
+
 use lockstep_model::{FilePath, Position, Reason, Revision, record::FILE};
 use lockstep_registry::{ListQuery, Record, Registry as _, RegistryError};
 use tokio::{
@@ -8,11 +10,11 @@ use tokio::{
 };
 use tracing::Instrument as _;
 
-use super::{Engine, codec::decode, lease::Lease};
+use super::{Engine, codec::decode, delete::Refused, stuck::ended};
 use crate::{
     domain::{
         error::FileError,
-        exception::{EXCEPTIONS_MAX, Missing, Obstacle},
+        exception::{Missing, Obstacle},
         held::Wanted,
         plan::{Action, Change, plan},
     },
@@ -20,11 +22,9 @@ use crate::{
 };
 
 /// Changes that are read, planned and written to the index at once.
-const PAGE_CHANGES: usize = 1_000;
+pub(super) const PAGE_CHANGES: usize = 1_000;
 /// Revisions that are kept for whoever falls behind.
 const HISTORY_KEPT: u64 = 1_000_000;
-/// How often a round settles what is left at the paths of one page before it gives up until the next.
-const SETTLE_TRIES_MAX: usize = 100;
 /// Everything that waits for one round.
 type Callers = Vec<oneshot::Sender<Result<Round, FileError>>>;
 
@@ -113,7 +113,8 @@ impl<P: Ports> Engine<P> {
                 Some(position) => position,
                 None => Position::start(head.epoch),
             };
-            let page = self.registry().changes(position, FILE.to_owned(), PAGE_CHANGES).await;
+            let limit = PAGE_CHANGES.min(self.inner.settings.exceptions_max);
+            let page = self.registry().changes(position, FILE.to_owned(), limit).await;
             let page = match page {
                 Ok(page) => page,
                 Err(RegistryError::TooOld { .. }) => return self.snapshot().await,
@@ -128,6 +129,10 @@ impl<P: Ports> Engine<P> {
             self.inner.board.end_condition(Reason::HistoryForked);
             let done = page.through == page.head;
             let moved = self.follow(page.changes, page.through).await?;
+            self.inner.ahead.set_waits(!moved);
+            if !moved {
+                self.look_ahead().await?;
+            }
             if done || !moved {
                 return self.finish().await;
             }
@@ -148,25 +153,28 @@ impl<P: Ports> Engine<P> {
         let mut changes = changes(records)?;
         let paths: Vec<FilePath> = changes.iter().map(|change| change.path().clone()).collect();
         // From the look at what is held to the index: a copy that lands in between would be held after its deletion.
-        let _lease = self.lease_settled(&paths).await?;
+        let (_lease, mut refused) = self.lease_settled(&paths).await?;
         // What is known to be missing at this revision or a later one stays what it is: a copy that drifted above all.
         let known = self.inner.board.exceptions(&paths);
         let mut known = known.iter().map(|missing| missing.as_ref().map(|missing| missing.wanted.revision));
         changes.retain(|change| known.next().flatten().is_none_or(|known| known < change.revision()));
         let before = self.inner.board.missing(&paths);
-        self.set_aside_drifted(&changes).await?;
-        self.hold_unheld(&changes, &before).await?;
+        refused.append(&mut self.set_aside_drifted(&changes).await?);
+        refused.append(&mut self.hold_unheld(&changes, &before).await?);
         let held = self.inner.board.held(&paths);
-        let held: std::collections::BTreeMap<_, _> =
+        let held: BTreeMap<_, _> =
             paths.iter().zip(&held).filter_map(|(path, held)| Some((path, held.as_ref()?))).collect();
+        self.refuse_needed(&held, &mut refused);
+        let ended = ended(&changes);
+        let (mut writes, changes) = self.defer(changes, &refused, &held);
         let actions = plan(changes, |path| held.get(path).copied());
+        let actions = self.skip_superseded(actions, through).await?;
         let fetches = actions.iter().filter(|action| matches!(action, Action::Fetch(_))).count();
         let known = self.inner.board.exception_count();
         // A single page is let through even if it is more than the bound, so that a position can always move.
-        if known > 0 && known + fetches > EXCEPTIONS_MAX {
+        if known > 0 && known + fetches > self.inner.settings.exceptions_max {
             return Ok(false);
         }
-        let mut writes = Vec::with_capacity(actions.len() + 1);
         let (mut deletes, mut moves) = (Vec::new(), Vec::new());
         for action in &actions {
             match action {
@@ -175,14 +183,20 @@ impl<P: Ports> Engine<P> {
                 _ => {}
             }
         }
-        self.remove(deletes).await?;
-        self.relocate(moves).await?;
+        let mut left = self.remove(deletes).await?;
+        for (from, wanted, why) in self.relocate(moves).await? {
+            writes.push(Write::Miss(Missing::refused(wanted, why.clone())));
+            left.insert(from, why);
+        }
         for action in actions {
             match action {
                 Action::Delete { .. } | Action::Move { .. } => {}
                 Action::Adopt { path, revision } => writes.extend(self.note_revision(path, revision)),
                 Action::Fetch(wanted) => writes.push(Write::Miss(Missing::new(wanted))),
-                Action::Forget { path } => writes.push(Write::Clear(path)),
+                Action::Forget { path } => writes.push(match (left.get(&path), ended.get(&path)) {
+                    (Some(why), Some(ended)) => self.leave_behind(ended, why),
+                    _ => Write::Clear(path),
+                }),
             }
         }
         writes.push(Write::Position(through));
@@ -193,37 +207,29 @@ impl<P: Ports> Engine<P> {
         Ok(true)
     }
 
-    /// The lease of `paths`, once nothing that was begun there is left unsettled.
-    async fn lease_settled(&self, paths: &[FilePath]) -> Result<Lease, FileError> {
-        for _ in 0..SETTLE_TRIES_MAX {
-            let lease = self.inner.leases.acquire(paths).await;
-            if !self.inner.intents.is_left_at(paths) {
-                return Ok(lease);
-            }
-            drop(lease);
-            self.settle().await?;
-        }
-        let cause = "what was begun here before cannot be settled yet".to_owned();
-        let path = paths.first().map_or_else(String::new, ToString::to_string);
-        Err(self.disk(StoreError::Failed { path, cause }))
-    }
-
     /// A copy that got its name and then could not be held, because the process or its disk failed, is ours: it has to
     /// be held to be removed with its record.
-    async fn hold_unheld(&self, changes: &[Change], missing: &[Wanted]) -> Result<(), FileError> {
+    async fn hold_unheld(&self, changes: &[Change], missing: &[Wanted]) -> Result<Refused, FileError> {
+        let mut refused = Refused::new();
         let same =
             |wanted: &Wanted| changes.iter().any(|c| matches!(c, Change::Active(new) if new == wanted));
         let superseded: Vec<&Wanted> = missing.iter().filter(|wanted| !same(wanted)).collect();
         let paths = superseded.iter().map(|wanted| wanted.path.clone()).collect();
         let found = self.inner.ports.store.stat(paths).await.map_err(|error| self.disk(error))?;
         for (wanted, found) in superseded.into_iter().zip(found) {
-            if matches!(found, Ok(Some(_)))
-                && let Some(writes) = self.adopt(wanted).await?
-            {
-                self.record(writes).await?;
+            if !matches!(found, Ok(Some(_))) {
+                continue;
+            }
+            match self.adopt(wanted).await {
+                Ok(Some(writes)) => self.record(writes).await?,
+                Ok(None) => {}
+                Err(error) => {
+                    let why = error.of_one_path().ok_or(error)?;
+                    refused.insert(wanted.path.clone(), why);
+                }
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
     fn note_revision(&self, path: FilePath, revision: Revision) -> Vec<Write> {
@@ -241,11 +247,11 @@ impl<P: Ports> Engine<P> {
         tracing::info!("the position is too old; comparing everything with the registry");
         let mut query = ListQuery {
             prefix: FILE.to_owned(),
-            limit: PAGE_CHANGES,
+            limit: PAGE_CHANGES.min(self.inner.settings.exceptions_max),
             tombstones: true,
             ..ListQuery::default()
         };
-        let mut first = None;
+        let (mut first, mut moved) = (None, Vec::new());
         let mut unknown: std::collections::BTreeSet<FilePath> =
             self.inner.board.held_paths().into_iter().collect();
         loop {
@@ -256,15 +262,23 @@ impl<P: Ports> Engine<P> {
             for change in changes(page.records.clone())? {
                 unknown.remove(change.path());
             }
-            let position =
-                self.inner.board.position().unwrap_or_else(|| Position::start(page.position.epoch));
-            while !self.follow(page.records.clone(), position).await? {
-                self.inner.fetch.notify_one();
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            // A file that moved goes from its old path last, when its new one is known: its bytes are renamed, and this
+            // server may be the only one that has them.
+            let mut now = Vec::with_capacity(page.records.len());
+            for record in page.records {
+                match record.deleted && decode(&record)?.moved_to.is_some() {
+                    true => moved.push(record),
+                    false => now.push(record),
+                }
             }
+            self.follow_listed(now, page.position).await?;
             if !page.more {
                 break;
             }
+        }
+        let reached = first.unwrap_or(Position::start(self.registry().head().await?.epoch));
+        for records in moved.chunks(PAGE_CHANGES) {
+            self.follow_listed(records.to_vec(), reached).await?;
         }
         // Held once, and neither a record nor a tombstone is left: it was deleted long ago (R33). Kept aside all the same.
         for path in unknown {
@@ -272,11 +286,27 @@ impl<P: Ports> Engine<P> {
             let Some(held) = self.inner.board.held(std::slice::from_ref(&path)).pop().flatten() else {
                 continue;
             };
-            match self.set_aside(&path).await {
-                Ok(()) | Err(StoreError::Absent { .. } | StoreError::Foreign { .. }) => {}
-                Err(error) => return Err(self.disk(error)),
-            }
-            self.record(self.release(&path, held.digest, &[])).await?;
+            let refused = match self.needed_elsewhere(&path) {
+                Some(wanted) => {
+                    let message = format!("what is at {path} has not got its new name {} yet", wanted.path);
+                    Some((Obstacle { reason: Reason::DiskRefused, message }, None))
+                }
+                None => match self.set_aside(&path).await {
+                    Ok(()) | Err(StoreError::Absent { .. } | StoreError::Foreign { .. }) => None,
+                    Err(error) => {
+                        let error = self.disk(error);
+                        Some((error.of_one_path().ok_or(error)?, Some(Reason::LooseFileExists)))
+                    }
+                },
+            };
+            let writes = match refused {
+                None => self.release(&path, held.digest, &[]),
+                Some((why, displaces)) => {
+                    let ended = self.last_known(path, &held, reached.revision);
+                    vec![Write::Miss(Missing::left(ended, why, displaces))]
+                }
+            };
+            self.record(writes).await?;
         }
         if let Some(position) = first {
             self.record(vec![Write::Position(position)]).await?;
@@ -284,19 +314,27 @@ impl<P: Ports> Engine<P> {
         self.request_round();
         self.finish().await
     }
+
+    /// Follows a part of a listing, which moves no position; waits while too much is missing.
+    async fn follow_listed(&self, records: Vec<Record>, listed: Position) -> Result<(), FileError> {
+        let position = self.inner.board.position().unwrap_or_else(|| Position::start(listed.epoch));
+        while !self.follow(records.clone(), position).await? {
+            self.inner.fetch.notify_one();
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
 }
 
 fn changes(records: Vec<Record>) -> Result<Vec<Change>, FileError> {
     records.into_iter().map(change).collect()
 }
 
-fn change(record: Record) -> Result<Change, FileError> {
+pub(super) fn change(record: Record) -> Result<Change, FileError> {
     let text = &record.key[FILE.len()..];
     let path: FilePath =
         text.parse().map_err(|rule| FileError::InvalidPath { text: text.to_owned(), rule })?;
-    if record.deleted {
-        return Ok(Change::Deleted { path, revision: record.revision });
-    }
     let body = decode(&record)?;
-    Ok(Change::Active(Wanted::of(path, record.revision, body, record.traceparent)))
+    let wanted = Wanted::of(path, record.revision, body, record.traceparent);
+    Ok(if record.deleted { Change::Deleted(wanted) } else { Change::Active(wanted) })
 }

@@ -1,9 +1,6 @@
 //! Settling what was begun before a crash, or before the registry fell silent in the middle of a commit.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_model::{
     FileId, FilePath, Revision, UploadId,
@@ -20,93 +17,6 @@ use crate::{
     },
     ports::{Ports, Store as _, Write},
 };
-
-/// Intents that nobody works on, and the numbers of those that somebody does.
-#[derive(Debug, Default)]
-pub(super) struct Intents {
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    left: BTreeMap<u64, Intent>,
-    active: BTreeSet<u64>,
-    abandoned: BTreeSet<StagedName>,
-}
-
-/// Somebody works on an intent, until this is dropped.
-#[derive(Debug)]
-pub(super) struct Active<'a> {
-    intents: &'a Intents,
-    number: u64,
-}
-
-impl Intents {
-    pub(super) fn new(left: impl IntoIterator<Item = (u64, Intent)>) -> Self {
-        let state = State { left: left.into_iter().collect(), ..State::default() };
-        Self { state: Mutex::new(state) }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn begin(&self, number: u64) -> Active<'_> {
-        self.state().active.insert(number);
-        Active { intents: self, number }
-    }
-
-    /// Leaves it to the next round.
-    pub(super) fn leave(&self, number: u64, intent: Intent) {
-        self.state().left.insert(number, intent);
-    }
-
-    /// Whether something that was begun at one of `paths` is left.
-    pub(super) fn is_left_at(&self, paths: &[FilePath]) -> bool {
-        let touches = |intent: &Intent| match intent {
-            // What is in staging is no concern of the path.
-            Intent::Exchange { .. } => false,
-            Intent::Register { files, .. } => files.iter().any(|file| paths.contains(&file.wanted.path)),
-            Intent::InPlace { files } => files.iter().any(|wanted| paths.contains(&wanted.path)),
-            Intent::Delete { path, .. } => paths.contains(path),
-        };
-        let state = self.state();
-        state.left.iter().any(|(number, intent)| !state.active.contains(number) && touches(intent))
-    }
-
-    /// The exchanges that are left.
-    pub(super) fn exchanges(&self) -> Vec<Intent> {
-        let is_exchange = |intent: &&Intent| matches!(intent, Intent::Exchange { .. });
-        self.state().left.values().filter(is_exchange).cloned().collect()
-    }
-
-    /// Takes the exchanges at these paths, or all.
-    pub(super) fn take_exchanges(&self, paths: Option<&[FilePath]>) -> BTreeMap<u64, Intent> {
-        let mut state = self.state();
-        let is_there = |intent: &Intent| match intent {
-            Intent::Exchange { wanted, .. } => paths.is_none_or(|paths| paths.contains(&wanted.path)),
-            _ => false,
-        };
-        let (taken, left) = std::mem::take(&mut state.left).into_iter().partition(|(_, i)| is_there(i));
-        state.left = left;
-        taken
-    }
-
-    /// Takes what nobody works on; what is not settled has to be left again.
-    fn take(&self) -> BTreeMap<u64, Intent> {
-        let mut state = self.state();
-        let State { left, active, .. } = &mut *state;
-        let (busy, free) = std::mem::take(left).into_iter().partition(|(number, _)| active.contains(number));
-        *left = busy;
-        free
-    }
-}
-
-impl Drop for Active<'_> {
-    fn drop(&mut self) {
-        self.intents.state().active.remove(&self.number);
-    }
-}
 
 /// Whether a live record is what this registration made of the file.
 fn is_made_by(
@@ -139,17 +49,31 @@ impl<P: Ports> Engine<P> {
     pub(super) async fn discard(&self, names: Vec<StagedName>) {
         if let Err(error) = self.inner.ports.store.discard(names.clone()).await {
             tracing::debug!(%error, count = names.len(), "staged bytes are removed later");
-            self.inner.intents.state().abandoned.extend(names);
+            self.inner.intents.abandon(names);
         }
     }
 
-    /// Settles every intent that nobody works on.
+    /// Settles every intent that nobody works on. One that the disk refuses keeps nothing from the others: it is left, and
+    /// tried again with the exceptions of its paths, as seldom as they are.
     pub(super) async fn settle(&self) -> Result<(), FileError> {
-        let abandoned = std::mem::take(&mut self.inner.intents.state().abandoned);
+        let abandoned = self.inner.intents.take_abandoned();
         if !abandoned.is_empty() {
-            self.discard(abandoned.into_iter().collect()).await;
+            self.discard(abandoned).await;
         }
-        let mut intents = self.inner.intents.take();
+        let board = &self.inner.board;
+        let rests = |path: &&FilePath| {
+            board.exception(path).is_some_and(|known| known.failures > 0 && !known.is_drifted())
+        };
+        let is_due = |intent: &Intent| intent.paths().is_empty() || !intent.paths().iter().all(rests);
+        self.settle_each(self.inner.intents.take(is_due)).await
+    }
+
+    /// Settles what stands between this server and a copy.
+    pub(super) async fn settle_for(&self, copy: &Wanted) -> Result<(), FileError> {
+        self.settle_each(self.inner.intents.take(|intent| intent.concerns(copy))).await
+    }
+
+    async fn settle_each(&self, mut intents: BTreeMap<u64, Intent>) -> Result<(), FileError> {
         // Exchanges first: what they leave in staging may be what a registration needs.
         let is_exchange = |intent: &Intent| matches!(intent, Intent::Exchange { .. });
         while let Some(number) = intents
@@ -167,12 +91,25 @@ impl<P: Ports> Engine<P> {
                 Intent::Register { files, asked } => self.settle_register(number, asked, files).await,
                 Intent::InPlace { files } => self.settle_in_place(number, files).await,
                 Intent::Delete { path, staged, digest } => {
-                    self.settle_deletes(vec![Leaving { number, path, staged, digest }]).await
+                    self.settle_deletes(vec![Leaving { number, path, staged, digest }]).await.map(drop)
                 }
             };
-            if let Err(error) = result {
-                self.inner.intents.leave(number, intent);
-                intents.into_iter().for_each(|(number, intent)| self.inner.intents.leave(number, intent));
+            let Err(error) = result else {
+                self.inner.intents.rest(number);
+                continue;
+            };
+            let why = error.of_one_path();
+            if let Some(why) = &why {
+                tracing::warn!(%error, "what was begun is settled later");
+                intent.paths().into_iter().for_each(|path| self.inner.intents.blame(path, why.clone()));
+            }
+            self.inner.intents.leave(number, intent);
+            self.inner.intents.rest(number);
+            if why.is_none() {
+                for (number, intent) in intents {
+                    self.inner.intents.leave(number, intent);
+                    self.inner.intents.rest(number);
+                }
                 return Err(error);
             }
         }
@@ -187,13 +124,24 @@ impl<P: Ports> Engine<P> {
         files: Vec<Staged>,
     ) -> Result<(), FileError> {
         let paths: Vec<FilePath> = files.iter().map(|file| file.wanted.path.clone()).collect();
-        let _lease = self.inner.leases.acquire(&paths).await;
+        let ids: BTreeSet<FileId> = files.iter().map(|file| file.wanted.file_id).collect();
+        // Where else the files are wanted by now: that has to be ours, too.
+        let (_lease, elsewhere) = loop {
+            let elsewhere = self.inner.board.missing_files(&ids);
+            let lease =
+                self.inner.leases.acquire(paths.iter().chain(elsewhere.values().map(|w| &w.path))).await;
+            if self.inner.board.missing_files(&ids) == elsewhere {
+                break (lease, elsewhere);
+            }
+        };
+        let reached = self.inner.board.position().map_or(Revision::ZERO, |position| position.revision);
         let made = match &asked {
             None => None,
             Some(asked) => self.made_by(asked).await?,
         };
         let latest = self.registry().get_latest(paths.iter().map(file_key).collect()).await?;
         let (mut committed, mut dropped) = (Vec::new(), Vec::new());
+        let (mut moved, mut waiting) = (Vec::new(), Vec::new());
         for (mut file, record) in files.into_iter().zip(latest) {
             let made = match &made {
                 // The same request may have come twice, and have made the file of the other time.
@@ -202,16 +150,27 @@ impl<P: Ports> Engine<P> {
                 None => asked.is_none().then_some(file.wanted.revision),
             };
             let is_moved = is_elsewhere(record.as_ref(), &file.wanted)?;
+            let is_passed = record.as_ref().is_some_and(|record| record.revision <= reached);
+            let new = elsewhere.get(&file.wanted.file_id);
+            let new = new.filter(|new| new.digest == file.wanted.digest && new.path != file.wanted.path);
             let live = record.filter(|record| !record.deleted);
             match (live, made) {
                 (Some(record), _) if is_made_by(&record, &file, asked.as_ref(), made)? => {
                     file.wanted.revision = record.revision;
                     committed.push(file);
                 }
-                // What follows that revision may need these bytes, and this server may be the only one that has them.
-                (_, Some(revision)) if is_moved && !self.is_held_since(&file.wanted.path, revision) => {
+                // The position has come to where the file is now, and this server may be the only one that has the bytes.
+                (_, Some(_)) if is_moved && new.is_some() => {
+                    file.wanted = new.cloned().unwrap_or(file.wanted);
+                    moved.push(file);
+                }
+                // What follows that revision may need these bytes; unless the path was taken again, they can wait there.
+                (_, Some(revision)) if is_moved && !is_passed => {
                     file.wanted.revision = revision;
-                    committed.push(file);
+                    match self.is_held_since(&file.wanted.path, revision) {
+                        true => waiting.push(file),
+                        false => committed.push(file),
+                    }
                 }
                 (live, _) => {
                     if let Some(revision) = made {
@@ -230,26 +189,52 @@ impl<P: Ports> Engine<P> {
             dropped = dropped.len(),
             "settling an interrupted registration"
         );
-        let taken: Vec<UploadId> = committed
-            .iter()
-            .map(|file| &file.staged)
-            .chain(&dropped)
-            .filter_map(|staged| self.upload_of(staged))
-            .collect();
+        let files = || committed.iter().chain(&moved).chain(&waiting).map(|file: &Staged| &file.staged);
+        let taken: Vec<UploadId> =
+            files().chain(&dropped).filter_map(|staged| self.upload_of(staged)).collect();
         if !taken.is_empty() {
             self.end_uploads(&taken).await?;
         }
-        let mut writes = Vec::new();
-        let mut unpublished = Vec::new();
-        for file in committed {
+        // Their commit is over, and its revision known: from now on they do not depend on the memory of the request.
+        for (files, is_waiting) in [(moved, false), (waiting, true)] {
+            if files.is_empty() {
+                continue;
+            }
+            let (number, intent) = (self.number(), Intent::Register { files: files.clone(), asked: None });
+            self.record(vec![Write::Intend(number, intent.clone())]).await?;
+            match is_waiting {
+                true => self.inner.intents.leave_waiting(number, intent),
+                false => self.publish_settled(number, None, files, &mut dropped).await?,
+            }
+        }
+        self.publish_settled(number, asked, committed, &mut dropped).await?;
+        self.discard(dropped).await;
+        Ok(())
+    }
+
+    /// Publishes what is committed, unless it has its name already. The caller has the lease.
+    async fn publish_settled(
+        &self,
+        number: u64,
+        asked: Option<Asked>,
+        files: Vec<Staged>,
+        dropped: &mut Vec<StagedName>,
+    ) -> Result<(), FileError> {
+        let names = files.iter().map(|file| file.staged.clone()).collect();
+        let there = self.inner.ports.store.look(names).await.map_err(|error| self.disk(error))?;
+        let (mut writes, mut unpublished) = (Vec::new(), Vec::new());
+        for (file, there) in files.into_iter().zip(there) {
             // After a crash behind the rename the bytes have their final name already.
-            match self.adopt(&file.wanted).await? {
-                Some(mut held) => {
+            match self.adopt(&file.wanted).await {
+                Ok(Some(mut held)) => {
                     writes.append(&mut held);
                     // Staged twice, because the request came twice.
                     dropped.push(file.staged);
                 }
-                None => unpublished.push(file),
+                // A move that did not even begin: it is planned again.
+                Ok(None) if there.is_none() && asked.is_none() => {}
+                Err(error) if error.of_one_path().is_none() => return Err(error),
+                Ok(None) | Err(_) => unpublished.push(file),
             }
         }
         self.record(writes).await?;
@@ -257,7 +242,6 @@ impl<P: Ports> Engine<P> {
         if !left.is_empty() {
             self.inner.intents.leave(number, Intent::Register { files: left, asked });
         }
-        self.discard(dropped).await;
         Ok(())
     }
 
@@ -306,8 +290,10 @@ impl<P: Ports> Engine<P> {
             // An exception of the path is of a later revision: it stays.
             let writes = writes.into_iter().filter(|write| !matches!(write, Write::Clear(_))).collect();
             self.record(writes).await?;
-            if !same_file {
-                self.remove(vec![wanted.path.clone()]).await?;
+            if !same_file
+                && let Some((path, obstacle)) = self.remove(vec![wanted.path.clone()]).await?.pop_first()
+            {
+                return Err(FileError::Stuck { path, server: self.server().clone(), obstacle });
             }
         }
         Ok(())

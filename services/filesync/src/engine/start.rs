@@ -7,19 +7,24 @@ use std::{
 };
 
 use lockstep_chassis::{Drain, Health};
-use lockstep_model::{Reason, StoreId, record::ServerRecord};
+use lockstep_model::{
+    Position, Reason, StoreId,
+    record::{ServerRecord, server_key},
+};
+use lockstep_registry::Registry as _;
 use tokio::{
     sync::{Notify, Semaphore, mpsc},
     time::sleep,
 };
 
 use super::{
-    Adapters, Engine, Inner, ROUND_CALLERS_MAX, board::Board, fetch, settle::Intents, uploads::Uploads,
+    Adapters, Engine, Inner, ROUND_CALLERS_MAX, board::Board, codec::decode_json, fetch, intents::Intents,
+    uploads::Uploads,
 };
 use crate::{
     config::Settings,
-    domain::exception::Obstacle,
-    ports::{Index as _, IndexError, Loaded, Ports, Store as _, Write},
+    domain::{error::FileError, exception::Obstacle},
+    ports::{Index as _, IndexError, Loaded, Ports, Store as _, StoreError, Write},
 };
 
 /// How often a store that is not there, or a registry that does not answer, is tried again.
@@ -48,6 +53,7 @@ impl<P: Ports> Engine<P> {
                 early: super::early::EarlyCopies::default(),
                 roster: super::Roster::default(),
                 drifts: super::examine::Drifts::default(),
+                ahead: super::ahead::Ahead::default(),
                 intents: Intents::new(loaded.intents.iter().cloned()),
                 numbers: AtomicU64::new(next),
                 reserved_bytes: AtomicU64::new(0),
@@ -55,6 +61,7 @@ impl<P: Ports> Engine<P> {
                 fetch: Notify::new(),
                 small_lane: Arc::new(Semaphore::new(fetch::SMALL_BATCHES)),
                 large_lane: Arc::new(Semaphore::new(fetch::LARGE_COPIES)),
+                stuck_lane: Arc::new(Semaphore::new(1)),
                 send_lane: Arc::new(Semaphore::new(super::content::SENDS_MAX)),
                 settings,
                 ports,
@@ -99,12 +106,28 @@ impl<P: Ports> Engine<P> {
     }
 
     async fn try_store(&self, loaded: &Loaded, fresh: StoreId) -> Option<StoreId> {
-        match self.inner.ports.store.claim(loaded.store, fresh).await {
+        let expected = match self.expected_store(loaded).await {
+            Ok(expected) => expected,
+            Err(error) => {
+                if self.inner.board.begin_condition(Obstacle::of(&error)) {
+                    tracing::error!(%error, "which store this server has is not known yet");
+                }
+                return None;
+            }
+        };
+        self.inner.board.end_condition(Reason::RegistryUnavailable);
+        match self.inner.ports.store.claim(expected, fresh).await {
             Ok(store) => match self.adopt_store(store, loaded).await {
                 Ok(()) => return Some(store),
                 Err(error) => tracing::error!(%error, "the store cannot be used yet"),
             },
             Err(error) => {
+                let error = self.with_way_out(error, loaded, expected);
+                if self.inner.board.position().is_none()
+                    && let Ok(head) = self.registry().head().await
+                {
+                    self.inner.board.begin_at(Position::start(head.epoch));
+                }
                 if self.inner.board.begin_condition(Obstacle::of(&error)) {
                     tracing::error!(%error, "the store is not used; nothing is served, copied or deleted");
                 }
@@ -113,11 +136,30 @@ impl<P: Ports> Engine<P> {
         None
     }
 
-    async fn adopt_store(
-        &self,
-        store: StoreId,
-        loaded: &Loaded,
-    ) -> Result<(), crate::domain::error::FileError> {
+    /// The store that this server has: its index says so, or else its record in the registry. Where both have nothing, it
+    /// is new; so it is where somebody said that the one in the record is lost for good.
+    async fn expected_store(&self, loaded: &Loaded) -> Result<Option<StoreId>, FileError> {
+        if loaded.store.is_some() {
+            return Ok(loaded.store);
+        }
+        let record = self.registry().get(vec![server_key(self.server())]).await?.pop().flatten();
+        let known = record.map(|record| decode_json::<ServerRecord>(&record)).transpose()?;
+        let known = known.map(|known| known.store_id);
+        Ok(known.filter(|known| Some(*known) != self.inner.settings.lost_store))
+    }
+
+    /// What somebody can do whose root and state are both gone, beside mounting the root.
+    fn with_way_out(&self, error: StoreError, loaded: &Loaded, expected: Option<StoreId>) -> StoreError {
+        match (error, expected) {
+            (StoreError::Offline { cause }, Some(store)) if loaded.store.is_none() => {
+                let way = format!("mount it, or give the store of server {} up", self.server());
+                StoreError::Offline { cause: format!("{way} with --lost-store={store}: {cause}") }
+            }
+            (error, _) => error,
+        }
+    }
+
+    async fn adopt_store(&self, store: StoreId, loaded: &Loaded) -> Result<(), FileError> {
         self.record(vec![Write::Store(store)]).await?;
         let kept: BTreeSet<_> = (loaded.intents.iter().flat_map(|(_, intent)| intent.staged()).cloned())
             .chain(loaded.journal.iter().map(|(name, _)| name.clone()))
@@ -126,7 +168,8 @@ impl<P: Ports> Engine<P> {
         let disk = &self.inner.ports.store;
         let found = disk.staged().await.map_err(|error| self.disk(error))?;
         let left = found.into_iter().map(|(name, _)| name).filter(|name| !kept.contains(name)).collect();
-        disk.discard(left).await.map_err(|error| self.disk(error))?;
+        // What cannot be removed keeps nobody from using the store.
+        self.discard(left).await;
         // Before anything is copied or continued: what an exchange left in staging may have the name of either.
         self.settle_exchanges_at(None).await?;
         self.restore_uploads(loaded).await?;

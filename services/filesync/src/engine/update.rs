@@ -9,7 +9,8 @@ use lockstep_registry::{Commit, Committed, Precondition, Registry as _, Registry
 
 use super::{
     Ask, Engine, Registered,
-    codec::{decode, encode, named},
+    aside::Recalled,
+    codec::{decode, decode_text, encode, named},
     in_place::lying,
 };
 use crate::{
@@ -54,6 +55,9 @@ impl<P: Ports> Engine<P> {
             let answer = self.replay(revision, std::slice::from_ref(path), &ask.label()).await?.pop();
             return answer.ok_or_else(|| FileError::NotFound { path: path.clone() });
         }
+        if let Some(Recalled::Done(answer)) = self.recall(&request).await? {
+            return recalled(path, &answer);
+        }
         let current = self.registered_at(path, expected).await?;
         let paths = std::slice::from_ref(path);
         let wanted = Algorithms { md5: true, sha256: false };
@@ -61,6 +65,8 @@ impl<P: Ports> Engine<P> {
         let hashed = hashed.ok_or_else(|| FileError::NotFound { path: path.clone() })?;
         let _lease = self.inner.leases.acquire([path]).await;
         if hashed.digest == current.record.digest {
+            // No transaction remembers that there was nothing to do; repeated later, there still is nothing.
+            self.remember(&request, Recalled::Done(answer_of(&current)?)).await?;
             return Ok(current);
         }
         let file = lying(self.wanted_in_place(path, current.record.file_id, &hashed), hashed);
@@ -107,9 +113,33 @@ impl<P: Ports> Engine<P> {
     ///
     /// # Errors
     /// As the contract says.
-    pub async fn restore(&self, path: FilePath, expected: Revision) -> Result<Registered, FileError> {
+    pub async fn restore(
+        &self,
+        ask: Ask,
+        path: FilePath,
+        expected: Revision,
+    ) -> Result<Registered, FileError> {
         let engine = self.clone();
-        self.detached(async move { engine.restore_now(&path, expected).await }).await
+        self.detached(async move { engine.restore_once(&ask, &path, expected).await }).await
+    }
+
+    async fn restore_once(
+        &self,
+        ask: &Ask,
+        path: &FilePath,
+        expected: Revision,
+    ) -> Result<Registered, FileError> {
+        let _turn = self.inner.requests.acquire_names([fold(&ask.label())].into()).await;
+        let fingerprint = format!("restore {path} {expected}");
+        let request = Request { caller: ask.caller.clone(), id: ask.request_id.to_string(), fingerprint };
+        if let Some(Recalled::Done(answer)) = self.recall(&request).await? {
+            return recalled(path, &answer);
+        }
+        // The name may belong to a change of records.
+        self.known_request(&request).await?;
+        let restored = self.restore_now(path, expected).await?;
+        self.remember(&request, Recalled::Done(answer_of(&restored)?)).await?;
+        Ok(restored)
     }
 
     async fn restore_now(&self, path: &FilePath, expected: Revision) -> Result<Registered, FileError> {
@@ -147,4 +177,13 @@ impl<P: Ports> Engine<P> {
         }
         Ok(Registered { path, revision: actual, record: decode(&record)? })
     }
+}
+
+fn answer_of(file: &Registered) -> Result<String, FileError> {
+    encode(&(file.revision, &file.record))
+}
+
+fn recalled(path: &FilePath, answer: &str) -> Result<Registered, FileError> {
+    let (revision, record) = decode_text(answer)?;
+    Ok(Registered { path: path.clone(), revision, record })
 }

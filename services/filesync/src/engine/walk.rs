@@ -11,7 +11,6 @@ use crate::{
     domain::{
         check::{Finding, Look, Seen, compare},
         error::FileError,
-        exception::EXCEPTIONS_MAX,
         held::Held,
     },
     ports::{Ports, Store as _, StoreError, Write},
@@ -137,7 +136,7 @@ impl<P: Ports> Engine<P> {
             }
             let count = u32::try_from(mine.len()).unwrap_or(u32::MAX);
             for path in self.suspicious(mine, depth, &mut checked).await? {
-                if self.inner.board.exception_count() >= EXCEPTIONS_MAX {
+                if self.inner.board.exception_count() >= self.inner.settings.exceptions_max {
                     return Ok(None);
                 }
                 checked.count(self.examine_alone(&path, depth, bytes).await?);

@@ -1,7 +1,7 @@
 //! `StoreService`: what is on the disk of this server and not in the registry, and what differs from it.
 
 use lockstep_chassis::{Fields, OrStatus as _, caller, paging, trace};
-use lockstep_model::{FilePath, RequestId, Revision};
+use lockstep_model::{FilePath, Revision};
 use lockstep_proto::filesync::v1::{
     AsideFile, CheckFilesRequest, CheckFilesResponse, DeleteAsideFileRequest, DeleteAsideFileResponse,
     ListAsideFilesRequest, ListAsideFilesResponse, ListLooseFilesRequest, ListLooseFilesResponse, LooseFile,
@@ -124,6 +124,7 @@ impl<P: Ports> StoreService for Stores<P> {
         &self,
         request: Request<RestoreAsideFileRequest>,
     ) -> tonic::Result<Response<RestoreAsideFileResponse>> {
+        let caller = caller(&request).principal.to_string();
         let mut fields = Fields::of(request.into_inner());
         fields.check("aside_id", |r| !r.aside_id.is_empty(), "is required");
         let path = match fields.request().path.is_empty() {
@@ -131,10 +132,11 @@ impl<P: Ports> StoreService for Stores<P> {
             false => fields.parse::<FilePath>("path", |r| &r.path).map(Some),
         };
         let id = fields.request().aside_id.clone();
-        let request_id = fields.parse::<RequestId>("request_id", |r| &r.request_id);
-        let (path, _) = fields.finish(path.zip(request_id))?;
+        let request_id = fields.parse("request_id", |r| &r.request_id);
+        let (path, request_id) = fields.finish(path.zip(request_id))?;
 
-        let path = self.engine.restore_aside(id, path).await.or_status()?;
+        let ask = Ask { caller, request_id, traceparent: trace::traceparent() };
+        let path = self.engine.restore_aside(ask, id, path).await.or_status()?;
         Ok(Response::new(RestoreAsideFileResponse { path: path.to_string() }))
     }
 
@@ -142,13 +144,15 @@ impl<P: Ports> StoreService for Stores<P> {
         &self,
         request: Request<DeleteAsideFileRequest>,
     ) -> tonic::Result<Response<DeleteAsideFileResponse>> {
+        let caller = caller(&request).principal.to_string();
         let mut fields = Fields::of(request.into_inner());
         fields.check("aside_id", |r| !r.aside_id.is_empty(), "is required");
         let id = fields.request().aside_id.clone();
-        let request_id = fields.parse::<RequestId>("request_id", |r| &r.request_id);
-        fields.finish(request_id)?;
+        let request_id = fields.parse("request_id", |r| &r.request_id);
+        let request_id = fields.finish(request_id)?;
 
-        self.engine.delete_aside(id).await.or_status()?;
+        let ask = Ask { caller, request_id, traceparent: trace::traceparent() };
+        self.engine.delete_aside(ask, id).await.or_status()?;
         Ok(Response::new(DeleteAsideFileResponse {}))
     }
 
@@ -193,14 +197,16 @@ impl<P: Ports> StoreService for Stores<P> {
         &self,
         request: Request<RestoreFileRequest>,
     ) -> tonic::Result<Response<RestoreFileResponse>> {
+        let caller = caller(&request).principal.to_string();
         let mut fields = Fields::of(request.into_inner());
         let path = fields.parse::<FilePath>("path", |r| &r.path);
         let revision = fields.request().expected_revision;
         let expected = seen(&mut fields, revision);
-        let request_id = fields.parse::<RequestId>("request_id", |r| &r.request_id);
-        let ((path, expected), _) = fields.finish(path.zip(expected).zip(request_id))?;
+        let request_id = fields.parse("request_id", |r| &r.request_id);
+        let ((path, expected), request_id) = fields.finish(path.zip(expected).zip(request_id))?;
 
-        let file = self.engine.restore(path, expected).await.or_status()?;
+        let ask = Ask { caller, request_id, traceparent: trace::traceparent() };
+        let file = self.engine.restore(ask, path, expected).await.or_status()?;
         Ok(Response::new(RestoreFileResponse { file: Some(file.into_wire()) }))
     }
 }

@@ -20,6 +20,13 @@ pub trait Index: Clone + Send + Sync + 'static {
     /// How many verified bytes of a large file an earlier try left in staging.
     fn load_journal(&self, name: StagedName) -> impl Future<Output = Result<Option<u64>, IndexError>> + Send;
 
+    /// A request that was remembered; nothing if it never was, or [`REQUESTS_KEPT`] others were since.
+    fn find_request(
+        &self,
+        caller: String,
+        id: String,
+    ) -> impl Future<Output = Result<Option<Remembered>, IndexError>> + Send;
+
     /// The group hashes of held content above 1 MiB.
     fn groups(&self, digest: Digest) -> impl Future<Output = Result<Option<Groups>, IndexError>> + Send;
 }
@@ -43,6 +50,24 @@ pub struct Loaded {
     pub uploads: Vec<Upload>,
     /// The last path that the scrub has read.
     pub scrubbed: Option<FilePath>,
+}
+
+/// Requests about the disk of this server that are remembered.
+pub const REQUESTS_KEPT: u64 = 10_000;
+
+/// A request about the disk of this server. What concerns records is remembered by the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// Who asked.
+    pub caller: String,
+    /// The caller's name for it.
+    pub id: String,
+    /// What was asked.
+    pub fingerprint: String,
+    /// Whether it came to its end.
+    pub is_done: bool,
+    /// What was answered, or will be.
+    pub answer: String,
 }
 
 /// An upload as it is remembered.
@@ -89,6 +114,15 @@ pub enum Write {
     EndUpload(UploadId),
     /// The scrub has read everything up to this path.
     Scrubbed(FilePath),
+    /// A request, begun or answered.
+    Remember(Remembered),
+    /// A request that was refused: it may be made again.
+    Unremember {
+        /// Who asked.
+        caller: String,
+        /// The caller's name for it.
+        id: String,
+    },
 }
 
 /// The index failed: a defect of the disk, or of the program.

@@ -194,6 +194,14 @@ pub enum StoreError {
         /// What the system said.
         cause: String,
     },
+    /// The disk says no at one path; elsewhere it works.
+    #[error("the disk refuses work at {path}: {cause}")]
+    Refused {
+        /// The path below the root.
+        path: String,
+        /// What the system said.
+        cause: String,
+    },
     /// The root is not the store of this server.
     #[error("the root directory is not the store of this server: {cause}")]
     Offline {
@@ -225,7 +233,7 @@ impl Fault for StoreError {
             Self::ReadOnly { .. } => Reason::StoreReadOnly,
             Self::Offline { .. } => Reason::StoreOffline,
             Self::Changed { .. } => Reason::ContentChanged,
-            Self::Failed { .. } => Reason::Internal,
+            Self::Refused { .. } | Self::Failed { .. } => Reason::DiskRefused,
         }
     }
 
@@ -239,7 +247,9 @@ impl Fault for StoreError {
                 vec![("free_bytes", free_bytes.to_string()), ("needed_bytes", needed_bytes.to_string())]
             }
             Self::ReadOnly { cause } | Self::Offline { cause } => vec![("cause", cause.clone())],
-            Self::Failed { path, cause } => vec![("path", path.clone()), ("cause", cause.clone())],
+            Self::Refused { path, cause } | Self::Failed { path, cause } => {
+                vec![("path", path.clone()), ("cause", cause.clone())]
+            }
         }
     }
 

@@ -99,7 +99,7 @@ reasons! {
     /// The registry holds another history than the one this server followed.
     HistoryForked "HISTORY_FORKED" State "an admin must compare the databases and accept one history";
     /// The store is not the one this server was made with.
-    StoreOffline "STORE_OFFLINE" State "mount the root directory of this server, then restart it";
+    StoreOffline "STORE_OFFLINE" State "mount the root directory of this server, then restart it; if it is lost for good, see --lost-store of lockstep filesync";
     /// The store cannot be written.
     StoreReadOnly "STORE_READ_ONLY" State "make the root directory writable again";
     /// The upload stands at another offset.
@@ -144,6 +144,8 @@ reasons! {
     Drifted "DRIFTED" State "`lockstep file update-version` spreads the bytes that are there, `lockstep file restore` brings the registered ones back";
     /// A link, a pipe, a socket, a device, a directory, or a file with a second name.
     NotRegular "NOT_REGULAR" State "put a copy of its content in its place: only regular files with one name are registered";
+    /// The disk of one server refuses work at one path.
+    DiskRefused "DISK_REFUSED" State "look at what the disk says of the path: rights, attributes (lsattr), mounts, the log of the kernel; it is tried again by itself";
 }
 
 impl Reason {

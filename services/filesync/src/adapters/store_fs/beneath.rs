@@ -2,7 +2,9 @@
 
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatvfs, mkdirat, openat2},
+    fs::{
+        Access, AtFlags, FileType, Mode, OFlags, ResolveFlags, accessat, fstat, fstatvfs, mkdirat, openat2,
+    },
     io::Errno,
 };
 
@@ -22,9 +24,8 @@ pub(super) fn fault(path: &str, errno: Errno) -> StoreError {
         Errno::NXIO => StoreError::Foreign { path, what: "a socket or a device" },
         Errno::ISDIR => StoreError::Foreign { path, what: "a directory" },
         Errno::NOSPC | Errno::DQUOT => StoreError::Full { free_bytes: 0, needed_bytes: 0 },
-        Errno::ROFS | Errno::ACCESS | Errno::PERM => {
-            StoreError::ReadOnly { cause: format!("{path}: {errno}") }
-        }
+        Errno::ROFS => StoreError::ReadOnly { cause: format!("{path}: {errno}") },
+        Errno::ACCESS | Errno::PERM => StoreError::Refused { path, cause: errno.to_string() },
         other => StoreError::Failed { path, cause: other.to_string() },
     }
 }
@@ -93,6 +94,11 @@ pub(super) fn stat_of(found: &rustix::fs::Stat) -> Stat {
         modified_ns: ns(found.st_mtime as i64, found.st_mtime_nsec as i64),
         changed_ns: ns(found.st_ctime as i64, found.st_ctime_nsec as i64),
     }
+}
+
+/// Whether something may be written into a directory.
+pub(super) fn is_writable(directory: impl AsFd) -> bool {
+    accessat(directory, ".", Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
 /// Bytes that an ordinary user may still write.

@@ -104,13 +104,14 @@ pub(super) fn list(dir: &OwnedFd) -> Result<Vec<(StagedName, u64)>, StoreError> 
 }
 
 pub(super) fn discard(dir: &OwnedFd, names: &[StagedName]) -> Result<(), StoreError> {
+    let mut first = Ok(());
     for name in names {
         match unlinkat(dir, name.as_str(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(fault(name.as_str(), errno)),
+            Err(errno) => first = first.and_then(|()| Err(fault(name.as_str(), errno))),
         }
     }
-    Ok(())
+    first
 }
 
 pub(super) fn stat(base: &OwnedFd, path: &str) -> Result<Option<Stat>, StoreError> {

@@ -58,6 +58,22 @@ struct Dirs {
     _lock: OwnedFd,
 }
 
+impl Dirs {
+    /// A refusal at one path is one of the whole store where nothing can be written at all.
+    fn judge(&self, error: StoreError) -> StoreError {
+        let StoreError::Refused { path, cause } = error else { return error };
+        match beneath::is_writable(&self.transfer) && beneath::is_writable(&self.staging) {
+            true => StoreError::Refused { path, cause },
+            false => StoreError::ReadOnly { cause: format!("{path}: {cause}") },
+        }
+    }
+
+    /// The same for each of many.
+    fn judge_each<T>(&self, results: Vec<Result<T, StoreError>>) -> Vec<Result<T, StoreError>> {
+        results.into_iter().map(|result| result.map_err(|error| self.judge(error))).collect()
+    }
+}
+
 impl FsStore {
     /// The store at `root`, which keeps `reserve_bytes` of its disk free. Nothing is touched before it is claimed.
     pub fn new(root: &Path, reserve_bytes: u64) -> Self {
@@ -82,7 +98,7 @@ impl FsStore {
         blocking(move || {
             let offline = || StoreError::Offline { cause: format!("{} is not open", inner.root.display()) };
             let dirs = inner.dirs.get().ok_or_else(offline)?;
-            work(&inner, dirs)
+            work(&inner, dirs).map_err(|error| dirs.judge(error))
         })
         .await
     }
@@ -117,7 +133,13 @@ impl Store for FsStore {
             if let Some(dirs) = inner.dirs.get() {
                 return Ok(dirs.store);
             }
-            let dirs = claim::open(&inner.root, inner.server.as_ref(), expected, fresh)?;
+            let opened = claim::open(&inner.root, inner.server.as_ref(), expected, fresh);
+            let dirs = opened.map_err(|error| match error {
+                StoreError::Refused { path, cause } => {
+                    StoreError::ReadOnly { cause: format!("{path}: {cause}") }
+                }
+                other => other,
+            })?;
             let store = dirs.store;
             // A second claim at the same time would have failed at the lock, so this cannot lose.
             let _ = inner.dirs.set(dirs);
@@ -199,28 +221,28 @@ impl Store for FsStore {
         &self,
         files: Vec<(StagedName, FilePath)>,
     ) -> Result<Vec<Result<Stat, StoreError>>, StoreError> {
-        self.run(move |_, dirs| moves::publish(dirs, &files)).await
+        self.run(move |_, dirs| Ok(dirs.judge_each(moves::publish(dirs, &files)?))).await
     }
 
     async fn exchange(
         &self,
         files: Vec<(StagedName, FilePath)>,
     ) -> Result<Vec<Result<Stat, StoreError>>, StoreError> {
-        self.run(move |_, dirs| moves::exchange(dirs, &files)).await
+        self.run(move |_, dirs| Ok(dirs.judge_each(moves::exchange(dirs, &files)?))).await
     }
 
     async fn relocate(
         &self,
         files: Vec<(FilePath, FilePath)>,
     ) -> Result<Vec<Result<Stat, StoreError>>, StoreError> {
-        self.run(move |_, dirs| moves::relocate(dirs, &files)).await
+        self.run(move |_, dirs| Ok(dirs.judge_each(moves::relocate(dirs, &files)?))).await
     }
 
     async fn withdraw(
         &self,
         files: Vec<(FilePath, StagedName)>,
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-        self.run(move |_, dirs| moves::withdraw(dirs, &files)).await
+        self.run(move |_, dirs| Ok(dirs.judge_each(moves::withdraw(dirs, &files)?))).await
     }
 
     async fn stat(&self, paths: Vec<FilePath>) -> Result<Vec<Result<Option<Stat>, StoreError>>, StoreError> {

@@ -40,7 +40,9 @@ pub(super) fn exchange(
     files: &[(StagedName, FilePath)],
 ) -> Result<Vec<Result<Stat, StoreError>>, StoreError> {
     let results = files.iter().map(|(staged, path)| exchange_one(dirs, staged, path)).collect::<Vec<_>>();
-    let touched = files.iter().map(|(_, path)| path.parent().unwrap_or("").to_owned()).collect();
+    // Only where something was done: a directory that nobody may read must not fail the others.
+    let done = files.iter().zip(&results).filter(|(_, result)| result.is_ok());
+    let touched = done.map(|((_, path), _)| path.parent().unwrap_or("").to_owned()).collect();
     fsync(&dirs.staging).map_err(|errno| fault("staging", errno))?;
     sync_directories(&dirs.transfer, touched)?;
     Ok(results)
@@ -63,7 +65,7 @@ pub(super) fn relocate(
         files.iter().map(|(from, to)| relocate_one(dirs, from, to, &mut touched)).collect::<Vec<_>>();
     // The new entry before the old one is gone for good: after a power cut the file has a name.
     sync_directories(&dirs.transfer, std::mem::take(&mut touched))?;
-    for (from, _) in files {
+    for ((from, _), _) in files.iter().zip(&results).filter(|(_, result)| result.is_ok()) {
         prune(&dirs.transfer, from, &mut touched);
     }
     sync_directories(&dirs.transfer, touched)?;
@@ -80,8 +82,17 @@ fn relocate_one(
     let parent = to.parent().unwrap_or("");
     let target = make(&dirs.transfer, parent, touched)?;
     let renamed = no_directory(&source, from).and_then(|()| {
-        renameat_with(&source, from.name(), &target, to.name(), RenameFlags::NOREPLACE)
-            .map_err(|errno| fault(if errno == Errno::NOENT { from.as_str() } else { to.as_str() }, errno))
+        renameat_with(&source, from.name(), &target, to.name(), RenameFlags::NOREPLACE).map_err(|errno| {
+            match errno {
+                Errno::NOENT => fault(from.as_str(), errno),
+                // The system does not say which of the two it is.
+                Errno::ACCESS | Errno::PERM => StoreError::Refused {
+                    path: from.to_string(),
+                    cause: format!("{errno}, on its way to {to}"),
+                },
+                _ => fault(to.as_str(), errno),
+            }
+        })
     });
     if let Err(error) = renamed {
         // What was made for it, goes again.
@@ -159,7 +170,7 @@ pub(super) fn withdraw(
     let results = files.iter().map(|(path, staged)| withdraw_one(dirs, path, staged)).collect::<Vec<_>>();
     fsync(&dirs.staging).map_err(|errno| fault("staging", errno))?;
     let mut touched = Vec::new();
-    for (path, _) in files {
+    for ((path, _), _) in files.iter().zip(&results).filter(|(_, result)| result.is_ok()) {
         prune(&dirs.transfer, path, &mut touched);
     }
     sync_directories(&dirs.transfer, touched)?;

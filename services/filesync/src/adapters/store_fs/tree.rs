@@ -181,8 +181,7 @@ fn hash_in_place(
 fn hash_one(transfer: &OwnedFd, path: &FilePath, wanted: Algorithms) -> Result<Hashed, StoreError> {
     inspect(transfer, path)?;
     let unreadable = |error| match error {
-        // The root is writable; it is this file that says no.
-        StoreError::ReadOnly { .. } => {
+        StoreError::Refused { .. } => {
             StoreError::Foreign { path: path.to_string(), what: "a file that this process may not read" }
         }
         other => other,

@@ -84,6 +84,9 @@ impl Tree for MemoryStore {
 
     async fn displace(&self, id: StagedName, note: AsideNote) -> Result<(), StoreError> {
         let mut disk = self.disk();
+        if disk.live.transfer.contains_key(&note.path) {
+            disk.may_rename(&note.path)?;
+        }
         let node = disk.live.transfer.remove(&note.path);
         let node = node.ok_or_else(|| StoreError::Absent { path: note.path.to_string() })?;
         disk.durable.transfer.remove(&note.path);

@@ -25,12 +25,14 @@ impl Fault for FileError {
             | Self::NotTheContent { .. } => Reason::ContentDigestMismatch,
             Self::OffsetMismatch { .. } | Self::Incomplete { .. } => Reason::OffsetMismatch,
             Self::Stalled { .. } => Reason::DeadlineExpired,
-            Self::TooLarge { .. } => Reason::SizeLimitExceeded,
+            Self::TooLarge { .. } | Self::DirectoryTooLarge { .. } => Reason::SizeLimitExceeded,
             Self::Overloaded { .. } => Reason::Overloaded,
             Self::NotEligible { .. } => Reason::ServerNotEligible,
             Self::Barred { obstacle, .. } => obstacle.reason,
             Self::Registry(error) => error.reason(),
             Self::Store { error, .. } => error.reason(),
+            Self::Index { .. } => Reason::Internal,
+            Self::Stuck { obstacle, .. } => obstacle.reason,
             Self::Peer(error) => error.reason(),
             Self::Draining { .. } => Reason::Draining,
             Self::ContentNotFound { .. } => Reason::ContentNotFound,
@@ -82,6 +84,11 @@ impl Fault for FileError {
                 ("actual_file_count", actual_count.to_string()),
                 ("actual_revision", actual.to_string()),
             ],
+            Self::DirectoryTooLarge { path, file_count, limit } => vec![
+                ("path", path.to_string()),
+                ("limit", format!("{limit} files")),
+                ("actual", format!("{file_count} files")),
+            ],
             Self::RequestReused { request_id } => vec![("request_id", request_id.clone())],
             Self::DigestMismatch { path, algorithm, declared, actual } => vec![
                 ("path", path.to_string()),
@@ -121,6 +128,12 @@ impl Fault for FileError {
                 let mut metadata = error.metadata();
                 metadata.push(("server_id", server.to_string()));
                 metadata
+            }
+            Self::Index { server, cause } => {
+                vec![("server_id", server.to_string()), ("cause", cause.clone())]
+            }
+            Self::Stuck { path, server, .. } => {
+                vec![("path", path.to_string()), ("server_id", server.to_string())]
             }
             Self::Peer(error) => error.metadata(),
             Self::Barred { server, .. } | Self::Draining { server } => {
