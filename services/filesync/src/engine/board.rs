@@ -1,5 +1,6 @@
 //! What is known right now, in memory: read by everybody, written after the index has it.
 
+mod room;
 mod state;
 
 use std::{

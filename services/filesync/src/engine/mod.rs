@@ -30,6 +30,7 @@ mod moves;
 mod publish;
 mod reconcile;
 mod records;
+mod recover;
 mod register;
 mod relay;
 mod roster;
@@ -211,11 +212,16 @@ impl<P: Ports> Engine<P> {
     }
 
     fn index_failed(&self, error: &IndexError) -> FileError {
-        tracing::error!(%error, "the index cannot be written");
-        self.disk(StoreError::Failed { path: "index.sqlite".into(), cause: error.cause.clone() })
+        let cause = error.cause.clone();
+        if error.reason == Reason::Internal {
+            tracing::error!(%error, "the index cannot be written");
+            return self.disk(StoreError::Failed { path: "index.sqlite".into(), cause });
+        }
+        self.disk(StoreError::State { reason: error.reason, cause })
     }
 
-    /// A refusal of the disk, as this server's; what concerns the whole server becomes a condition.
+    /// A refusal of the disk, as this server's; what concerns the whole server becomes a condition, which is told once and
+    /// ends by itself (see `recover.rs`).
     fn disk(&self, error: StoreError) -> FileError {
         if matches!(error.reason(), Reason::DiskFull | Reason::StoreReadOnly | Reason::StoreOffline)
             && self.inner.board.begin_condition(Obstacle::of(&error))

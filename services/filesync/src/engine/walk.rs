@@ -94,7 +94,7 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Waits; false if the process drains.
-    async fn pause(&self, until: Instant) -> bool {
+    pub(super) async fn pause(&self, until: Instant) -> bool {
         tokio::select! {
             biased;
             () = self.inner.drain.started() => false,

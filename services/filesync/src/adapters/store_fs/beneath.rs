@@ -2,7 +2,7 @@
 
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatvfs, mkdirat, openat2},
+    fs::{FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstat, fstatvfs, mkdirat, openat2},
     io::Errno,
 };
 
@@ -95,8 +95,11 @@ pub(super) fn stat_of(found: &rustix::fs::Stat) -> Stat {
     }
 }
 
-/// Bytes that an ordinary user may still write.
+/// Bytes that an ordinary user may still write; none to a mount that is read-only.
 pub(super) fn free_bytes(fd: impl AsFd) -> Result<u64, StoreError> {
     let found = fstatvfs(fd).map_err(|errno| fault("", errno))?;
+    if found.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Err(StoreError::ReadOnly { cause: "it is mounted read-only".to_owned() });
+    }
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
