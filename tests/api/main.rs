@@ -9,6 +9,7 @@ mod early;
 mod matrix;
 mod mesh;
 mod names;
+mod planted;
 mod refusal;
 mod repeats;
 mod rights;

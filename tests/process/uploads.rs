@@ -68,7 +68,7 @@ async fn a_killed_upload_goes_on_where_it_is_safe() {
     .into_inner();
     let committed = u64::try_from(safe.committed_bytes).expect("not negative");
     assert_eq!((safe.size_bytes, safe.digest.as_str()), (SIZE as i64, ""));
-    assert!(committed >= 20 << 20, "only {committed} of {arrived} bytes are safe");
+    assert!(committed >= 16 << 20, "only {committed} of {arrived} bytes are safe");
     assert!(arrived.saturating_sub(committed) <= RESEND_BYTES_MAX, "{committed} of {arrived}");
     // What arrived behind that may be anything after a power cut: it is not used.
     let place = staged.path();
@@ -89,31 +89,31 @@ async fn a_killed_upload_goes_on_where_it_is_safe() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_upload_killed_near_its_end_sends_little_again() {
     let installation = Installation::start(Options { servers: 1, ..Options::default() }).await;
-    let mut relays = Vec::new();
-    for child in ["gateway", "s1.filesync"] {
+    let ways = ["gateway", "s1.filesync"].map(|child| {
         let port = installation.uri(child).rsplit_once(':').expect("a port").1.to_owned();
         let [at, to] = [NEAR, "127.0.0.1"].map(|host| format!("{host}:{port}"));
-        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
-        relays.push(Relay::start(address(&at), address(&to)).await);
-    }
-    let sent = || relays.iter().map(Relay::sent_bytes).sum::<u64>();
+        [at, to].map(|text| text.parse::<SocketAddr>().expect("an address")).into()
+    });
+    let relay = Relay::start(ways.to_vec()).await;
     let source = installation.directory().join("source");
     let digest = write_source(&source);
 
     for (path, kills_server) in [("server.bin", true), ("client.bin", false)] {
-        let before = sent();
+        let before = relay.sent_bytes();
+        relay.hold_at(before + LARGE_BYTES / 10 * 9);
         let mut client = Relayed::start(&installation, &source, path);
         wait::until(format!("90 % of {path} are sent"), LARGE_MAX, || async {
-            let now = sent() - before;
+            let now = relay.sent_bytes() - before;
             if now >= LARGE_BYTES / 10 * 9 { Ok(()) } else { Err(now) }
         })
         .await;
-        assert!(client.0.try_wait().expect("a child").is_none(), "it is cut off before its end");
         if kills_server {
             installation.kill("s1.filesync").await;
+            relay.hold_at(u64::MAX);
         } else {
             client.0.kill().expect("it runs");
             client.0.wait().expect("it ended");
+            relay.hold_at(u64::MAX);
             client = Relayed::start(&installation, &source, path);
         }
         let status = wait::until(format!("{path} is registered"), LARGE_MAX, || {
@@ -122,7 +122,7 @@ async fn a_large_upload_killed_near_its_end_sends_little_again() {
         })
         .await;
         assert!(status.success(), "{path}: {status}");
-        let all = sent() - before;
+        let all = relay.sent_bytes() - before;
         eprintln!("{path}: {} MiB sent again", (all.saturating_sub(LARGE_BYTES)) >> 20);
         assert!(all > LARGE_BYTES, "the relay sees what is sent");
         assert!(all <= LARGE_BYTES + RESEND_BYTES_MAX + FRAMING_BYTES_MAX, "{path}: {all} bytes were sent");

@@ -31,6 +31,8 @@ use crate::{
 
 /// How much virtual time one step takes; messages and judgements are no finer.
 const STEP: Duration = Duration::from_millis(10);
+/// The usual time of a scrub, so that no other test meets it.
+pub(crate) const SCRUB_EVERY: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 /// No test runs longer, in virtual time.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -62,12 +64,15 @@ pub(crate) struct Options {
     pub(crate) traced: bool,
     /// Uploads from this size on are sent on while they arrive.
     pub(crate) relay_bytes_min: u64,
+    /// Every copy is read once in this time.
+    pub(crate) scrub_every: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let cycle = Duration::from_secs(300);
-        Self { servers: 3, cycle, gateway: true, traced: false, relay_bytes_min: 1 << 20 }
+        let scrub_every = SCRUB_EVERY;
+        Self { servers: 3, cycle, gateway: true, traced: false, relay_bytes_min: 1 << 20, scrub_every }
     }
 }
 
@@ -152,7 +157,7 @@ impl Mesh {
     }
 
     fn add_server(&mut self, number: usize, registry: &MemoryRegistry, options: Options) {
-        let Options { cycle, relay_bytes_min, .. } = options;
+        let Options { cycle, relay_bytes_min, scrub_every, .. } = options;
         let name = format!("s{number}");
         let id: ServerId = name.parse().expect("a DNS label");
         let chance = |part: &str| Chance::new(self.seed, &format!("{name} {part}"));
@@ -177,7 +182,7 @@ impl Mesh {
             timeguard: String::new(),
             reconcile_every: cycle,
             relay_bytes_min,
-            checks: filesync::Checks::default(),
+            checks: filesync::Checks { scrub_every, ..filesync::Checks::default() },
         };
         self.sockets.insert(name.clone(), Arc::clone(&server.net.sockets));
         self.sim.host(name.as_str(), move || {
@@ -400,6 +405,15 @@ impl Mesh {
     pub(crate) fn has(&self, server: usize, path: &str, content: &[u8]) -> bool {
         let path = path.parse().expect("paths of tests are valid");
         self.servers[server].store.inner.published().get(&path).is_some_and(|found| ***found == *content)
+    }
+
+    /// Flips a bit of a published file, behind unchanged times.
+    pub(crate) fn rot(&mut self, server: usize, path: &str) {
+        let path: lockstep_model::FilePath = path.parse().expect("paths of tests are valid");
+        let store = &self.servers[server].store;
+        store.inner.rot(&path);
+        store.changes.fetch_add(1, Ordering::Relaxed);
+        self.judge.excuse(server, path);
     }
 
     /// Everything that a server has under final names.
