@@ -286,6 +286,8 @@ async fn drift_is_shown_and_settled_both_ways() {
     mesh.in_sync("x").await;
     assert_eq!(read(&mesh, "s1", "x"), b"changed by hand");
     assert_eq!(mesh.footprint().await.head, before, "the record is what it was");
+    // What was exchanged is set aside right after the copy is in sync.
+    eventually("it is kept", async || !aside(&caller, "s1").await.is_empty()).await;
     let kept = aside(&caller, "s1").await;
     let told: Vec<_> = kept
         .iter()
