@@ -10,6 +10,7 @@ mod lost;
 mod matrix;
 mod mesh;
 mod names;
+mod planted;
 mod refusal;
 mod repeats;
 mod rights;

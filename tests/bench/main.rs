@@ -4,12 +4,15 @@
 //! ratios within one run carry over to other machines.
 //!
 //! ```text
-//! ROUNDS=5  SIZE_MIB=1024  FILES=10000  WORK=dir  LOCKSTEP_BIN=path   (all optional)
+//! ROUNDS=5  SIZE_MIB=1024  FILES=10000  COPY_MIB=2048  WORK=dir  LOCKSTEP_BIN=path   (all optional)
+//! ONLY=tools | beside | walk                                                         (one part alone)
 //! ```
 #![allow(clippy::print_stdout, reason = "it is a program that prints a table")]
 
+mod beside;
 mod lockstep;
 mod peers;
+mod walk;
 mod work;
 
 use std::{env, process::ExitCode, str::FromStr, time::Duration};
@@ -54,6 +57,23 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool> {
+    let only: String = setting("ONLY", String::new());
+    let chosen = |part: &str| only.is_empty() || only == part;
+    let mut met = true;
+    if chosen("tools") {
+        met &= tools()?;
+    }
+    if chosen("beside") {
+        met &= beside::measure(&Work::new()?)?;
+    }
+    if chosen("walk") {
+        met &= walk::measure(&Work::new()?)?;
+    }
+    Ok(met)
+}
+
+/// The same work by the tools that people use today.
+fn tools() -> Result<bool> {
     let rounds: usize = setting("ROUNDS", 5);
     peers::install().context("the tools to compare with could not be installed")?;
     let work = Work::new()?;

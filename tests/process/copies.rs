@@ -10,7 +10,9 @@ use std::{
 };
 
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
+use lockstep_proto::{filesync::v1::GetFileRequest, gateway::v1::ListServersRequest};
 use lockstep_tests::harness::{Installation, Ledger, Options, content, wait};
+use nix::sys::signal::Signal;
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt as _;
 
@@ -18,6 +20,8 @@ use tokio_stream::StreamExt as _;
 const PIECE_BYTES: usize = 16 << 20;
 /// One file of the tree.
 const FILE_BYTES: usize = 4 << 10;
+/// Large enough that its copy is seen while it is under way.
+const HELD_UP_BYTES: usize = 384 << 20;
 /// The longest wait for everything, on a machine that does other things too.
 const ALL_MAX: Duration = Duration::from_secs(180);
 
@@ -55,17 +59,73 @@ async fn final_names_appear_by_rename_only() {
     installation.kill("s2.filesync").await;
     let output = registered.await.expect("no panic").expect("started");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let file = installation
-        .client("viewer")
-        .files()
-        .get_file(lockstep_proto::filesync::v1::GetFileRequest { path: "again.bin".to_owned() })
-        .await;
+    let file =
+        installation.client("viewer").files().get_file(GetFileRequest { path: "again.bin".to_owned() }).await;
     ledger.note(&file.expect("registered").into_inner().file.expect("the contract says so"));
     installation.in_sync(&ledger, ALL_MAX).await;
     ledger.check_disks(&installation);
     for watch in watches {
         watch.end(&BTreeSet::from(["again.bin".to_owned()])).await;
     }
+}
+
+/// R1, R23, R32, I10: while a large copy is under way, held up in its middle because its only source was stopped, a small
+/// file and a deletion get through to the servers that are copying; then the copy goes on and ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_files_and_deletions_pass_a_large_copy() {
+    let alone = |server: &str| {
+        // Sent on while it arrives, it would be everywhere before it is registered.
+        (format!("{server}.filesync"), "FILESYNC_RELAY_BYTES_MIN".to_owned(), u64::MAX.to_string())
+    };
+    let options = Options { environment: vec![alone("s1")], ..Options::every("1h") };
+    let installation = Installation::start(options).await;
+    let client = installation.client("publisher");
+    let mut ledger = Ledger::default();
+    ledger.register(&client, "s3", "old.bin", content("old.bin", FILE_BYTES)).await.expect("registered");
+    installation.in_sync(&ledger, ALL_MAX).await;
+    let source = installation.directory().join("large.bin");
+    write_large(&source, HELD_UP_BYTES);
+    installation
+        .run(&["file", "register", source.to_str().expect("UTF-8"), "large.bin", "--server", "s1"])
+        .await;
+    wait::until("s2 and s3 copy", ALL_MAX, || async {
+        let copied = [copied(&installation, "s2").await, copied(&installation, "s3").await];
+        if copied.iter().all(Option::is_some) { Ok(()) } else { Err(format!("{copied:?}")) }
+    })
+    .await;
+    installation.signal("s1.filesync", Signal::SIGSTOP).await;
+
+    let small = ledger.register(&client, "s3", "small.bin", content("small.bin", FILE_BYTES)).await;
+    let small = small.expect("registered while s1 says nothing").digest;
+    ledger.delete(&client, "s2", "old.bin").await.expect("deleted while s1 says nothing");
+    wait::until("both get through", ALL_MAX, || async {
+        let done = |server: &str| {
+            let transfer = installation.transfer(server);
+            let digest =
+                fs::read(transfer.join("small.bin")).map(|bytes| blake3::hash(&bytes).to_hex().to_string());
+            assert!(!transfer.join("large.bin").exists(), "{server} had the large file before");
+            digest.is_ok_and(|digest| digest == small) && !transfer.join("old.bin").exists()
+        };
+        if done("s2") && done("s3") { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+    let request = GetFileRequest { path: "large.bin".to_owned() };
+    installation.signal("s1.filesync", Signal::SIGCONT).await;
+    let file = client.files().get_file(request).await.expect("registered").into_inner().file;
+    ledger.note(&file.expect("the contract says so"));
+    installation.in_sync(&ledger, ALL_MAX).await;
+    ledger.check_disks(&installation);
+    ledger.check_indexes(&installation);
+}
+
+/// How much of a file of which a server has some, and not all, it has by now.
+async fn copied(installation: &Installation, server: &str) -> Option<i64> {
+    let client = installation.client("viewer");
+    let servers =
+        client.matrix().list_servers(ListServersRequest::default()).await.expect("listed").into_inner();
+    let known = servers.servers.into_iter().find(|known| known.server_id == server)?;
+    let copied = known.transfers.first()?.copied_bytes;
+    (copied > 0).then_some(copied)
 }
 
 /// Registers one large file and a tree on s1; what s2 and s3 get is watched and compared.

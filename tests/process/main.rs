@@ -8,6 +8,7 @@
 mod away;
 mod copies;
 mod crash;
+mod disks;
 mod environment;
 mod fanout;
 mod flips;

@@ -3,10 +3,12 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
+use filesync::ports::Tree as _;
+use futures::FutureExt as _;
 use lockstep_model::Reason;
 
 use crate::{
-    mesh::{Mesh, Options},
+    mesh::{Mesh, Options, SCRUB_EVERY},
     operator::New,
     seeds,
 };
@@ -24,6 +26,7 @@ const FETCHED: Options = Options {
     traced: false,
     relay_bytes_min: u64::MAX,
     exceptions_max: filesync::EXCEPTIONS_MAX,
+    scrub_every: SCRUB_EVERY,
 };
 
 /// A world in which everything has started.
@@ -308,4 +311,39 @@ fn an_outage_of_the_registry_loses_nothing_and_doubles_nothing() {
     mesh.converge(MINUTE);
     mesh.judge.settle(&mesh.book.ledger()).expect("all of it, once");
     assert_eq!(mesh.judge.leftovers(&mesh.servers), None);
+}
+
+/// R45, I2: what rots behind unchanged times is found by the scrub within its period, wherever in its turn it is, among
+/// files that are small and one that is not; it is repaired from another server, and what rotted is kept aside.
+#[test]
+fn what_rots_is_found_within_the_period_of_the_scrub() {
+    let scrub_every = 5 * MINUTE;
+    let mut mesh = started(Options { scrub_every, ..Options::default() });
+    let mut contents = Vec::new();
+    for at in 0..30 {
+        let size = if at == 11 { 3_000_000 } else { 40 * at + 1 };
+        let (path, content) = (format!("dir/{at:02}"), mesh.chance.bytes(size));
+        register(&mut mesh, &format!("s{}", at % 3 + 1), &path, &content);
+        contents.push((path, content));
+    }
+    mesh.converge(MINUTE);
+    // Somewhere in its turn; and the walk, which looks at times, has passed them all.
+    mesh.pass(MINUTE + Duration::from_secs(20));
+    let rotten = [0, 3, 11, 17, 28, 29];
+    for at in rotten {
+        mesh.rot(1, &contents[at].0);
+    }
+    mesh.pass(Duration::from_secs(1));
+    let is_right = |mesh: &Mesh, at: usize| mesh.has(1, &contents[at].0, &contents[at].1);
+    assert!(rotten.iter().any(|at| !is_right(&mesh, *at)), "nothing rotted");
+    // Reading takes a moment, and so does the repair.
+    let found = mesh.until(scrub_every + Duration::from_secs(10), |mesh| {
+        rotten.iter().find(|at| !is_right(mesh, **at)).map(|at| format!("{at} is rotten"))
+    });
+    assert!(found > Duration::from_secs(10), "something else found it");
+    mesh.converge(SOON);
+    assert!((0..30).all(|at| is_right(&mesh, at)));
+    let aside =
+        mesh.servers[1].store.inner.aside().now_or_never().expect("a disk in memory").expect("listed");
+    assert_eq!(aside.len(), rotten.len(), "what rotted is kept");
 }

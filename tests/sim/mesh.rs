@@ -31,6 +31,8 @@ use crate::{
 
 /// How much virtual time one step takes; messages and judgements are no finer.
 const STEP: Duration = Duration::from_millis(10);
+/// The usual time of a scrub, so that no other test meets it.
+pub(crate) const SCRUB_EVERY: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 /// No test runs longer, in virtual time.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -64,13 +66,22 @@ pub(crate) struct Options {
     pub(crate) relay_bytes_min: u64,
     /// Beyond so many exceptions a position waits.
     pub(crate) exceptions_max: usize,
+    /// Every copy is read once in this time.
+    pub(crate) scrub_every: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let cycle = Duration::from_secs(300);
-        let exceptions_max = filesync::EXCEPTIONS_MAX;
-        Self { servers: 3, cycle, gateway: true, traced: false, relay_bytes_min: 1 << 20, exceptions_max }
+        Self {
+            servers: 3,
+            cycle,
+            gateway: true,
+            traced: false,
+            relay_bytes_min: 1 << 20,
+            exceptions_max: filesync::EXCEPTIONS_MAX,
+            scrub_every: SCRUB_EVERY,
+        }
     }
 }
 
@@ -155,7 +166,7 @@ impl Mesh {
     }
 
     fn add_server(&mut self, number: usize, registry: &MemoryRegistry, options: Options) {
-        let Options { cycle, relay_bytes_min, exceptions_max, .. } = options;
+        let Options { cycle, relay_bytes_min, exceptions_max, scrub_every, .. } = options;
         let name = format!("s{number}");
         let id: ServerId = name.parse().expect("a DNS label");
         let chance = |part: &str| Chance::new(self.seed, &format!("{name} {part}"));
@@ -182,7 +193,7 @@ impl Mesh {
             relay_bytes_min,
             exceptions_max,
             lost_store: None,
-            checks: filesync::Checks::default(),
+            checks: filesync::Checks { scrub_every, ..filesync::Checks::default() },
         };
         self.sockets.insert(name.clone(), Arc::clone(&server.net.sockets));
         self.sim.host(name.as_str(), move || {
@@ -405,6 +416,15 @@ impl Mesh {
     pub(crate) fn has(&self, server: usize, path: &str, content: &[u8]) -> bool {
         let path = path.parse().expect("paths of tests are valid");
         self.servers[server].store.inner.published().get(&path).is_some_and(|found| ***found == *content)
+    }
+
+    /// Flips a bit of a published file, behind unchanged times.
+    pub(crate) fn rot(&mut self, server: usize, path: &str) {
+        let path: lockstep_model::FilePath = path.parse().expect("paths of tests are valid");
+        let store = &self.servers[server].store;
+        store.inner.rot(&path);
+        store.changes.fetch_add(1, Ordering::Relaxed);
+        self.judge.excuse(server, path);
     }
 
     /// Everything that a server has under final names.

@@ -23,7 +23,7 @@ use filesync::{
     },
 };
 use jiff::Timestamp;
-use lockstep_model::{Digest, FilePath, Position, Revision, ServerId, StoreId};
+use lockstep_model::{Digest, FilePath, Position, Reason, Revision, ServerId, StoreId};
 use lockstep_registry::{
     Changes, Commit, Committed, ListQuery, Listing, MemoryRegistry, Note, Record, Registry, RegistryError,
     Request,
@@ -318,7 +318,11 @@ impl SimIndex {
 
     fn may_fail(&self) -> Result<(), IndexError> {
         let cause = || "the simulated disk is flaky".to_owned();
-        if self.device.fails() { Err(IndexError { cause: cause() }) } else { Ok(()) }
+        if self.device.fails() {
+            Err(IndexError { cause: cause(), reason: Reason::Internal })
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -346,6 +350,10 @@ impl Index for SimIndex {
 
     async fn groups(&self, digest: Digest) -> Result<Option<Groups>, IndexError> {
         self.inner.groups(digest).await
+    }
+
+    async fn probe(&self, bytes: usize) -> Result<(), IndexError> {
+        self.inner.probe(bytes).await
     }
 }
 

@@ -5,3 +5,4 @@
 pub mod chance;
 pub mod harness;
 pub mod names;
+pub mod planted;

@@ -471,7 +471,16 @@ async fn only_regular_files_are_hashed_in_place() {
         0,
     )
     .expect("made");
-    for at in ["file", "second-name", "link", "up/outside", "directory", "socket", "pipe"] {
+    // Its bytes never end: whoever reads it never ends either. It needs root, which CI is.
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        transfer.join("device"),
+        rustix::fs::FileType::CharacterDevice,
+        rustix::fs::Mode::from_raw_mode(0o644),
+        rustix::fs::makedev(1, 5),
+    )
+    .expect("made");
+    for at in ["file", "second-name", "link", "up/outside", "directory", "socket", "pipe", "device"] {
         let seen = store.inspect(vec![path(at)]).await.expect("looked").remove(0);
         assert!(matches!(seen, Err(StoreError::Foreign { .. })), "{at}: {seen:?}");
         let hashed = store.hash_in_place(vec![path(at)], Algorithms::default()).await.expect("tried");
@@ -479,9 +488,34 @@ async fn only_regular_files_are_hashed_in_place() {
     }
     let listed = store.entries(String::new()).await.expect("listed");
     let kinds: std::collections::BTreeMap<_, _> = listed.into_iter().map(|e| (e.name, e.kind)).collect();
-    for (name, kind) in [("link", "a link"), ("socket", "a socket"), ("pipe", "a pipe")] {
+    for (name, kind) in
+        [("link", "a link"), ("socket", "a socket"), ("pipe", "a pipe"), ("device", "a device")]
+    {
         assert_eq!(kinds[name], EntryKind::Other(kind));
+        // Nor is it read, looked at or hashed as a copy is, moved onto, or put where a file is published.
+        let [at, other] = [path(name), path("other")];
+        let read = store.read(Place::Published(at.clone()), 0, 10).await;
+        assert!(matches!(read, Err(StoreError::Foreign { .. })), "{name}: {read:?}");
+        let looked = store.stat(vec![at.clone()]).await.expect("looked").remove(0);
+        assert!(matches!(looked, Err(StoreError::Foreign { .. })), "{name}: {looked:?}");
+        let hashed = store.hash_published(at.clone()).await;
+        assert!(matches!(hashed, Err(StoreError::Foreign { .. })), "{name}: {hashed:?}");
+        put(&store, "other", b"other").await;
+        let moved = store.relocate(vec![(other.clone(), at.clone())]).await.expect("tried").remove(0);
+        assert!(matches!(moved, Err(StoreError::Occupied { .. })), "{name}: {moved:?}");
+        // What is exchanged or withdrawn is the thing itself; what a link leads to stays what it is.
+        store.stage(vec![(staged("new"), Bytes::from_static(b"new"))]).await.expect("staged");
+        store.exchange(vec![(staged("new"), at.clone())]).await.expect("tried").remove(0).expect("exchanged");
+        assert_eq!(published(&store, name).await.as_deref(), Some(&b"new"[..]), "{name}");
+        let displaced = root.path().join(".lockstep/staging/new");
+        assert!(!std::fs::symlink_metadata(&displaced).expect("there").is_file(), "{name}");
+        let hashed = store.hash(vec![staged("new")], Algorithms::default()).await;
+        assert!(matches!(hashed, Err(StoreError::Foreign { .. })), "{name}: {hashed:?}");
+        store.discard(vec![staged("new")]).await.expect("removed");
+        store.withdraw(vec![(other, staged("gone"))]).await.expect("tried").remove(0).expect("moved");
+        store.discard(vec![staged("gone")]).await.expect("removed");
     }
+    assert_eq!(std::fs::read(root.path().join("outside")).expect("there"), b"outside");
     std::fs::remove_file(transfer.join("second-name")).expect("removed");
     let hashed = store.hash_in_place(vec![path("file")], Algorithms::default()).await.expect("tried");
     assert!(hashed[0].is_ok(), "{hashed:?}");

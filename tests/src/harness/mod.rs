@@ -6,6 +6,8 @@
 //!  ├─ kill take_down bring_up …     one child at a time, by its name: gateway, s1.filesync, …
 //!  ├─ in_sync(&Ledger)              waits for the matrix; Ledger::check_disks compares every byte on every disk
 //!  ├─ Monitor                       holds every IN_SYNC row to the disk, and positions to their order, all the time
+//!  ├─ in_own_mounts, Mount           small disks and read-only roots that are real, in a mount namespace
+//!  ├─ Relay                          counts the bytes of a connection on their way
 //!  └─ log()                         every line of every child
 //! ```
 //!
@@ -18,6 +20,8 @@ mod installation;
 mod ledger;
 mod log;
 mod monitor;
+mod mounts;
+mod relay;
 pub mod wait;
 
 pub use client::{Client, addressed};
@@ -25,6 +29,8 @@ pub use installation::{Installation, Options, binary};
 pub use ledger::{Entry, Ledger, content, digests, registration};
 pub use log::Line;
 pub use monitor::Monitor;
+pub use mounts::{Mount, in_own_mounts};
+pub use relay::Relay;
 
 /// The servers of an installation of three.
 pub const SERVERS: [&str; 3] = ["s1", "s2", "s3"];

@@ -3,10 +3,16 @@
 //! One thread owns the connection, so no statement ever runs on a worker of the runtime, and transactions follow each
 //! other in the order they were asked for.
 
-use std::{path::Path, str::FromStr, time::Duration};
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
-use lockstep_model::{Digest, FilePath, Revision};
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params, types::Type};
+use lockstep_model::{Digest, FilePath, Reason, Revision};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params, types::Type};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -30,6 +36,8 @@ type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 #[derive(Clone, Debug)]
 pub struct SqliteIndex {
     work: mpsc::Sender<Work>,
+    /// A file beside the index that is written and removed to see whether the disk takes bytes.
+    probe: PathBuf,
 }
 
 impl SqliteIndex {
@@ -51,7 +59,7 @@ impl SqliteIndex {
         };
         #[allow(clippy::disallowed_methods, reason = "it ends when the last sender is dropped")]
         std::thread::Builder::new().name("index".into()).spawn(serve).map_err(|error| failed(&error))?;
-        Ok(Self { work })
+        Ok(Self { work, probe: path.with_extension("probe") })
     }
 
     async fn run<T: Send + 'static>(
@@ -62,12 +70,33 @@ impl SqliteIndex {
         let work: Work = Box::new(move |connection| drop(answer.send(work(connection))));
         self.work.send(work).await.map_err(|_| failed(&"its thread ended"))?;
         let result = answered.await.map_err(|_| failed(&"its thread ended"))?;
-        result.map_err(|error| failed(&error))
+        result.map_err(|error| IndexError { reason: refusal(&error), ..failed(&error) })
     }
 }
 
 fn failed(cause: &impl ToString) -> IndexError {
-    IndexError { cause: cause.to_string() }
+    IndexError { cause: cause.to_string(), reason: Reason::Internal }
+}
+
+/// What the disk said, where the database was told.
+fn refusal(error: &rusqlite::Error) -> Reason {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => Reason::DiskFull,
+        Some(ErrorCode::ReadOnly) => Reason::StoreReadOnly,
+        _ => Reason::Internal,
+    }
+}
+
+/// Writes a file and removes it again, whatever came of the writing.
+fn try_file(path: &Path, bytes: usize) -> io::Result<()> {
+    let written = fs::File::create(path).and_then(|mut file| {
+        file.write_all(&vec![0; bytes])?;
+        file.sync_all()
+    });
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => written.and(Err(error)),
+        _ => written,
+    }
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -126,6 +155,19 @@ impl Index for SqliteIndex {
             Ok(hashes.and_then(|hashes| Groups::from_bytes(&hashes)))
         })
         .await
+    }
+
+    async fn probe(&self, bytes: usize) -> Result<(), IndexError> {
+        let path = self.probe.clone();
+        let tried = tokio::task::spawn_blocking(move || try_file(&path, bytes)).await;
+        tried.map_err(|error| failed(&error))?.map_err(|error| IndexError {
+            reason: match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Reason::DiskFull,
+                io::ErrorKind::ReadOnlyFilesystem => Reason::StoreReadOnly,
+                _ => Reason::Internal,
+            },
+            ..failed(&error)
+        })
     }
 }
 

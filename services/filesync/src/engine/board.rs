@@ -1,6 +1,7 @@
 //! What is known right now, in memory: read by everybody, written after the index has it.
 
 mod left;
+mod room;
 mod state;
 
 use std::{
@@ -296,9 +297,9 @@ impl Board {
         next.map(|(path, held)| (path.clone(), held.clone())).collect()
     }
 
-    /// Bytes of all copies.
-    pub fn held_bytes(&self) -> u64 {
-        self.state().held.values().map(|held| held.stat.size_bytes).sum()
+    /// Bytes of all copies, each counted as at least so many.
+    pub fn held_bytes(&self, least: u64) -> u64 {
+        self.state().held.values().map(|held| held.stat.size_bytes.max(least)).sum()
     }
 
     /// Every copy was compared with its record since then.

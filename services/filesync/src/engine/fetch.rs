@@ -36,8 +36,8 @@ const STUCK_FILES: usize = 100;
 const LOCATE_WITHIN: Duration = Duration::from_secs(3);
 /// How long a stream may stand still before another source is tried.
 pub(super) const STALL: Duration = Duration::from_secs(30);
-/// How often the space of a full disk is looked at again.
-const FULL_RETRY: Duration = Duration::from_secs(30);
+/// How long a copy that found no room waits at most until it is tried again, if there is room by then.
+const FULL_RETRY: Duration = Duration::from_secs(10);
 /// How long to wait when nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -66,16 +66,34 @@ impl<P: Ports> Engine<P> {
             let error = StoreError::Full { free_bytes, needed_bytes };
             return Err(FileError::Store { server: self.server().clone(), error });
         }
-        if bytes > 0 {
-            self.inner.board.end_condition(Reason::DiskFull);
-        }
         Ok(reserved)
+    }
+
+    /// Sets space aside for as many small files as fit, the first ones; answers the others with why.
+    pub(super) async fn reserve_first(
+        &self,
+        mut wanted: Vec<Wanted>,
+    ) -> (Option<Reserved<'_>>, Vec<Wanted>, Vec<(Wanted, FileError)>) {
+        let mut refused = Vec::new();
+        loop {
+            let error = match self.reserve(wanted.iter().map(|wanted| wanted.size_bytes).sum()).await {
+                Ok(reserved) => return (Some(reserved), wanted, refused),
+                Err(error) => error,
+            };
+            // What does not fit all together may fit in part.
+            let is_full = matches!(error, FileError::Store { error: StoreError::Full { .. }, .. });
+            let keep = if is_full { wanted.len() / 2 } else { 0 };
+            refused.extend(wanted.split_off(keep).into_iter().map(|wanted| (wanted, error.clone())));
+            if wanted.is_empty() {
+                return (None, wanted, refused);
+            }
+        }
     }
 
     /// Starts copies of whatever is due, until the process drains.
     pub(super) async fn run_fetch(self) {
         loop {
-            self.dispatch();
+            self.dispatch().await;
             // A position that waits moves on as soon as there is room for what follows.
             let room = self.inner.settings.exceptions_max.saturating_sub(self.inner.board.exception_count());
             if self.inner.ahead.waits() && room >= PAGE_CHANGES.min(self.inner.settings.exceptions_max) {
@@ -97,24 +115,27 @@ impl<P: Ports> Engine<P> {
         }
     }
 
-    fn dispatch(&self) {
-        let now = Instant::now();
-        // Nothing is downloaded into what is not the store of this server.
-        if self.inner.board.barred().is_some_and(|obstacle| obstacle.reason == Reason::StoreOffline) {
+    async fn dispatch(&self) {
+        let (now, board) = (Instant::now(), &self.inner.board);
+        // Nothing is downloaded into what is not the store of this server, or cannot be written.
+        if board.has_condition(Reason::StoreOffline) || board.has_condition(Reason::StoreReadOnly) {
             return;
         }
-        let due = self.inner.board.due(now);
+        let due = board.due(now);
         let concerned = self.inner.intents.concerned(due.iter().map(|missing| &missing.wanted));
         let (stuck, due): (Vec<Missing>, Vec<Missing>) = due.into_iter().partition(|missing| {
             let wanted = &missing.wanted;
-            missing.is_left
-                || concerned.contains(&wanted.path)
-                || self.inner.board.stale_path(wanted).is_some()
+            missing.is_left || concerned.contains(&wanted.path) || board.stale_path(wanted).is_some()
         });
         self.dispatch_stuck(stuck);
-        let due = due.into_iter().map(|missing| missing.wanted);
+        let mut due: Vec<Wanted> = due.into_iter().map(|missing| missing.wanted).collect();
+        if !due.is_empty() && board.has_condition(Reason::DiskFull) {
+            // Without figures, each try finds out for itself.
+            let free_bytes = self.inner.ports.store.free_bytes().await.unwrap_or(u64::MAX);
+            due = board.fitting(due, free_bytes, now, FULL_RETRY);
+        }
         let (small, large): (Vec<Wanted>, Vec<Wanted>) =
-            due.partition(|wanted| wanted.size_bytes <= GROUP_BYTES);
+            due.into_iter().partition(|wanted| wanted.size_bytes <= GROUP_BYTES);
         let mut small = small.into_iter().peekable();
         while small.peek().is_some()
             && let Ok(permit) = Arc::clone(&self.inner.small_lane).try_acquire_owned()

@@ -122,17 +122,18 @@ impl<P: Ports> Engine<P> {
         reasons: &mut BTreeMap<Digest, Obstacle>,
     ) -> Vec<Wanted> {
         let begun = Instant::now();
-        let bytes = wanted.iter().map(|wanted| wanted.size_bytes).sum();
-        let reserved = match self.reserve(bytes).await {
-            Ok(reserved) => reserved,
-            Err(error) => {
-                if let FileError::Store { error, .. } = &error {
-                    self.disk(error.clone());
-                }
-                reasons.extend(wanted.iter().map(|wanted| (wanted.digest, Obstacle::of(&error))));
-                return wanted;
-            }
-        };
+        let (reserved, wanted, refused) = self.reserve_first(wanted).await;
+        if let Some((_, FileError::Store { error, .. })) = refused.first() {
+            self.disk(error.clone());
+        }
+        let mut unfit = Vec::with_capacity(refused.len());
+        for (wanted, error) in refused {
+            reasons.insert(wanted.digest, Obstacle::of(&error));
+            unfit.push(wanted);
+        }
+        if reserved.is_none() {
+            return unfit;
+        }
         let digests: BTreeSet<Digest> = wanted.iter().map(|wanted| wanted.digest).collect();
         let mut received = BTreeMap::new();
         if let Err(error) = self.receive_small(peer, &digests, &mut received, reasons).await {
@@ -140,7 +141,7 @@ impl<P: Ports> Engine<P> {
                 reasons.entry(*digest).or_insert_with(|| obstacle(&error));
             }
         }
-        let (here, absent): (Vec<Wanted>, Vec<Wanted>) =
+        let (here, mut absent): (Vec<Wanted>, Vec<Wanted>) =
             wanted.into_iter().partition(|wanted| received.contains_key(&wanted.digest));
         let files = here.iter().filter_map(|w| Some((w.clone(), received.get(&w.digest)?.clone()))).collect();
         if let Err(error) = self.land_small(peer, files, begun).await {
@@ -150,6 +151,7 @@ impl<P: Ports> Engine<P> {
             }
         }
         drop(reserved);
+        absent.append(&mut unfit);
         absent
     }
 
@@ -221,11 +223,19 @@ impl<P: Ports> Engine<P> {
         }
         let store = &self.inner.ports.store;
         let contents = files.iter().map(|(wanted, data)| (wanted.staged(), data.clone())).collect();
-        store.stage(contents).await.map_err(|error| self.disk(error))?;
+        let staged = store.stage(contents).await;
         fail::fail_point!("filesync.fetch.written");
         let synced =
             files.iter().map(|(wanted, _)| (wanted.staged(), Some(wanted.registered_time))).collect();
-        store.sync(synced).await.map_err(|error| self.disk(error))?;
+        let synced = match staged {
+            Ok(()) => store.sync(synced).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = synced {
+            // A disk without room has none for halves either.
+            self.discard(files.iter().map(|(wanted, _)| wanted.staged()).collect()).await;
+            return Err(self.disk(error));
+        }
         fail::fail_point!("filesync.fetch.staged");
         let staged =
             files.into_iter().map(|(wanted, _)| Staged::new(wanted.clone(), wanted.staged())).collect();

@@ -33,6 +33,7 @@ mod moves;
 mod publish;
 mod reconcile;
 mod records;
+mod recover;
 mod register;
 mod relay;
 mod roster;
@@ -217,11 +218,16 @@ impl<P: Ports> Engine<P> {
     }
 
     fn index_failed(&self, error: &IndexError) -> FileError {
-        tracing::error!(%error, "the index cannot be written");
-        FileError::Index { server: self.server().clone(), cause: error.cause.clone() }
+        let cause = error.cause.clone();
+        if error.reason == Reason::Internal {
+            tracing::error!(%error, "the index cannot be written");
+            return FileError::Index { server: self.server().clone(), cause };
+        }
+        self.disk(StoreError::State { reason: error.reason, cause })
     }
 
-    /// A refusal of the disk, as this server's; what concerns the whole server becomes a condition.
+    /// A refusal of the disk, as this server's; what concerns the whole server becomes a condition, which is told once and
+    /// ends by itself (see `recover.rs`).
     fn disk(&self, error: StoreError) -> FileError {
         if matches!(error.reason(), Reason::DiskFull | Reason::StoreReadOnly | Reason::StoreOffline)
             && self.inner.board.begin_condition(Obstacle::of(&error))

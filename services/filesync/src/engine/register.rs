@@ -77,6 +77,7 @@ impl<P: Ports> Engine<P> {
     async fn register_now(&self, ask: &Ask, files: Vec<NewFile>) -> Result<Vec<Registered>, FileError> {
         self.may_originate()?;
         self.verify_store().await?;
+        self.may_note().await?;
         // Of the same request at the same time, the second waits for the answer of the first.
         let _turn = self.inner.requests.acquire_names([fold(&ask.label())].into()).await;
         let request = request(ask, &files);

@@ -83,6 +83,7 @@ impl<P: Ports> Engine<P> {
                 starting.inner.drain.spawn("announce", announcing.run_announce(store_id));
                 starting.inner.drain.spawn("fetch", fetching.run_fetch());
                 let (walking, scrubbing) = (starting.clone(), starting.clone());
+                starting.inner.drain.spawn("recover", starting.clone().run_recover());
                 starting.inner.drain.spawn("walk", walking.run_walk());
                 starting.inner.drain.spawn("scrub", scrubbing.run_scrub(loaded.scrubbed.clone()));
                 starting.run_rounds(asked).await;

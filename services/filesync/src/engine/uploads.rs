@@ -25,9 +25,10 @@ pub const UPLOAD_BYTES_MAX: u64 = 64 << 30;
 /// How many uploads a server keeps at a time.
 const UPLOADS_MAX: usize = 4_096;
 /// Bytes between two flushes of an upload.
-const FLUSH_BYTES: u64 = 32 << 20;
-/// The most that a crash may cost, with the chunk that is just being written: 64 MiB.
-const UNSAFE_BYTES_MAX: u64 = 63 << 20;
+const FLUSH_BYTES: u64 = 16 << 20;
+/// Bytes that arrived and are not safe. A crash may cost 64 MiB, and that includes what the client has sent and nobody has
+/// read yet: the windows of its stream, 16 MiB to the gateway and 16 MiB from there, and a chunk on either side.
+const UNSAFE_BYTES_MAX: u64 = 30 << 20;
 /// How much is read at once when an upload is hashed again.
 const READ_BYTES: usize = 1 << 20;
 

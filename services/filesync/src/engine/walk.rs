@@ -93,7 +93,7 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Waits; false if the process drains.
-    async fn pause(&self, until: Instant) -> bool {
+    pub(super) async fn pause(&self, until: Instant) -> bool {
         tokio::select! {
             biased;
             () = self.inner.drain.started() => false,
@@ -235,7 +235,8 @@ impl<P: Ports> Engine<P> {
     /// The share of a copy in the time of a whole scrub.
     fn scrub_rest(&self, held: &Held) -> Duration {
         let size = held.stat.size_bytes.max(FILE_BYTES_MIN) as f64;
-        let all = (self.inner.board.held_bytes() as f64).max(size);
+        // Counted alike, or small files would take longer than their time.
+        let all = (self.inner.board.held_bytes(FILE_BYTES_MIN) as f64).max(size);
         self.inner.settings.checks.scrub_every.mul_f64((size / all).min(1.0)).min(SCRUB_REST_MAX)
     }
 }

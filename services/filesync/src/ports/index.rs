@@ -1,6 +1,6 @@
 //! What a server knows of its files.
 
-use lockstep_model::{Digest, FilePath, Position, StoreId, UploadId};
+use lockstep_model::{Digest, FilePath, Position, Reason, StoreId, UploadId};
 
 use crate::domain::{
     exception::Missing,
@@ -29,6 +29,9 @@ pub trait Index: Clone + Send + Sync + 'static {
 
     /// The group hashes of held content above 1 MiB.
     fn groups(&self, digest: Digest) -> impl Future<Output = Result<Option<Groups>, IndexError>> + Send;
+
+    /// Whether its disk takes this many bytes more, which it gives back; asked after it refused a write.
+    fn probe(&self, bytes: usize) -> impl Future<Output = Result<(), IndexError>> + Send;
 }
 
 /// What an index holds.
@@ -131,4 +134,6 @@ pub enum Write {
 pub struct IndexError {
     /// What the database said.
     pub cause: String,
+    /// `DISK_FULL` or `STORE_READ_ONLY` where its disk refused, else `INTERNAL`.
+    pub reason: Reason,
 }

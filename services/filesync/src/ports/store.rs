@@ -22,7 +22,7 @@ pub trait Store: Tree + Clone {
         fresh: StoreId,
     ) -> impl Future<Output = Result<StoreId, StoreError>> + Send;
 
-    /// Bytes that may still be written.
+    /// Bytes that may still be written; [`StoreError::ReadOnly`] where none may.
     fn free_bytes(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Writes whole small contents into staging, replacing what is there.
@@ -202,6 +202,14 @@ pub enum StoreError {
         /// What the system said.
         cause: String,
     },
+    /// The disk of the state directory, where the index is, refused a write: full, or not writable.
+    #[error("the state directory takes no writes: {cause}")]
+    State {
+        /// `DISK_FULL` or `STORE_READ_ONLY`.
+        reason: Reason,
+        /// What the database said.
+        cause: String,
+    },
     /// The root is not the store of this server.
     #[error("the root directory is not the store of this server: {cause}")]
     Offline {
@@ -231,6 +239,7 @@ impl Fault for StoreError {
             Self::Absent { .. } => Reason::ContentNotFound,
             Self::Full { .. } => Reason::DiskFull,
             Self::ReadOnly { .. } => Reason::StoreReadOnly,
+            Self::State { reason, .. } => *reason,
             Self::Offline { .. } => Reason::StoreOffline,
             Self::Changed { .. } => Reason::ContentChanged,
             Self::Refused { .. } | Self::Failed { .. } => Reason::DiskRefused,
@@ -246,7 +255,9 @@ impl Fault for StoreError {
             Self::Full { free_bytes, needed_bytes } => {
                 vec![("free_bytes", free_bytes.to_string()), ("needed_bytes", needed_bytes.to_string())]
             }
-            Self::ReadOnly { cause } | Self::Offline { cause } => vec![("cause", cause.clone())],
+            Self::ReadOnly { cause } | Self::Offline { cause } | Self::State { cause, .. } => {
+                vec![("cause", cause.clone())]
+            }
             Self::Refused { path, cause } | Self::Failed { path, cause } => {
                 vec![("path", path.clone()), ("cause", cause.clone())]
             }
@@ -254,6 +265,7 @@ impl Fault for StoreError {
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        matches!(self, Self::Full { .. } | Self::ReadOnly { .. }).then_some(Duration::from_secs(60))
+        matches!(self, Self::Full { .. } | Self::ReadOnly { .. } | Self::State { .. })
+            .then_some(Duration::from_secs(60))
     }
 }

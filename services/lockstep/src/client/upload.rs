@@ -73,7 +73,8 @@ pub(crate) async fn upload(
     };
     // An earlier command that was cut off may have sent most of it.
     if entry.size_bytes >= NEAR_BYTES_MIN {
-        offset = committed(session, server, lane, upload_id).await.unwrap_or(0).min(entry.size_bytes);
+        let safe = safe_bytes(session, server, lane, upload_id, &mut idle_attempts).await;
+        offset = safe.unwrap_or(0).min(entry.size_bytes);
     }
     loop {
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
@@ -110,7 +111,7 @@ pub(crate) async fn upload(
                 Next { offset: continue_at(&failure, offset), failure: Some(failure) }
             }
             Err(failure) => {
-                let safe = committed(session, server, lane, upload_id).await;
+                let safe = safe_bytes(session, server, lane, upload_id, &mut idle_attempts).await;
                 Next { offset: safe.unwrap_or(offset).min(entry.size_bytes), failure: Some(failure) }
             }
         };
@@ -123,7 +124,7 @@ pub(crate) async fn upload(
                 let failure = next.failure.unwrap_or_else(|| Failure::of(&Stalled { upload_id, offset }));
                 return Err(Problem::call(what, session.place(Some(server)), &failure));
             }
-            tokio::time::sleep((BACKOFF_FIRST * (1 << idle_attempts.min(4))).min(BACKOFF_MAX)).await;
+            tokio::time::sleep(backoff(idle_attempts)).await;
         }
         offset = next.offset;
     }
@@ -162,6 +163,29 @@ async fn committed(session: &Session, server: &ServerId, lane: u8, upload_id: Up
         Err(failure) if failure.reason == Reason::UploadNotFound => Some(0),
         Err(_) => None,
     }
+}
+
+/// The same, asked until the server says it or no attempt is left: a stream that begins at a wrong place would be refused
+/// after all that its window lets through was sent.
+async fn safe_bytes(
+    session: &Session,
+    server: &ServerId,
+    lane: u8,
+    upload_id: UploadId,
+    idle_attempts: &mut u32,
+) -> Option<u64> {
+    loop {
+        let safe = committed(session, server, lane, upload_id).await;
+        if safe.is_some() || *idle_attempts + 1 >= ATTEMPTS_MAX {
+            return safe;
+        }
+        *idle_attempts += 1;
+        tokio::time::sleep(backoff(*idle_attempts)).await;
+    }
+}
+
+fn backoff(idle_attempts: u32) -> Duration {
+    (BACKOFF_FIRST * (1 << idle_attempts.min(4))).min(BACKOFF_MAX)
 }
 
 /// Where the next stream begins, and why there is one.

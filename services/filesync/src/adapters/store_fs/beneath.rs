@@ -3,7 +3,8 @@
 use rustix::{
     fd::{AsFd, OwnedFd},
     fs::{
-        Access, AtFlags, FileType, Mode, OFlags, ResolveFlags, accessat, fstat, fstatvfs, mkdirat, openat2,
+        Access, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags, accessat, fstat, fstatvfs,
+        mkdirat, openat2,
     },
     io::Errno,
 };
@@ -101,8 +102,11 @@ pub(super) fn is_writable(directory: impl AsFd) -> bool {
     accessat(directory, ".", Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
-/// Bytes that an ordinary user may still write.
+/// Bytes that an ordinary user may still write; none to a mount that is read-only.
 pub(super) fn free_bytes(fd: impl AsFd) -> Result<u64, StoreError> {
     let found = fstatvfs(fd).map_err(|errno| fault("", errno))?;
+    if found.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Err(StoreError::ReadOnly { cause: "it is mounted read-only".to_owned() });
+    }
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Dirs, OURS, TRANSFER,
-    beneath::{directory, fault, file},
+    beneath::{directory, fault, file, free_bytes},
     content,
 };
 use crate::{domain::held::StagedName, ports::StoreError};
@@ -87,6 +87,8 @@ pub(super) fn open(
         }
         (None, None) => fresh,
     };
+    // Told by a refusal that names it, before anything is begun that needs it.
+    free_bytes(&top)?;
     for name in [TRANSFER, OURS] {
         make(&top, name, 0o755)?;
     }
@@ -116,7 +118,8 @@ fn make(base: &OwnedFd, name: &str, mode: u32) -> Result<(), StoreError> {
 }
 
 fn lock(ours: &OwnedFd, root: &Path) -> Result<OwnedFd, StoreError> {
-    let lock = file(ours, "lock", OFlags::RDWR | OFlags::CREATE)?;
+    // Not open for writing: a root can be made read-only under a process that has nothing open for writing.
+    let lock = file(ours, "lock", OFlags::RDONLY | OFlags::CREATE)?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
         Errno::WOULDBLOCK => {
             StoreError::Offline { cause: format!("another process uses {}", root.display()) }
