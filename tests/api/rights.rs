@@ -192,6 +192,10 @@ fn effective(rpc: &Rpc, Known { existing, kept }: &Known) -> Vec<Bytes> {
             vec![bytes(&filesync::ReadContentRequest { ranges: vec![range] })]
         }
         // What lists or watches everything when it is asked nothing; a round changes what is held, which is seen too.
+        "ExplainFile" => {
+            let path = existing.path.clone();
+            vec![bytes(&gateway::ExplainFileRequest { path, ..gateway::ExplainFileRequest::default() })]
+        }
         "ListFiles" | "Reconcile" | "WatchReplicas" | "ListRows" | "WatchRows" | "ListServers" => {
             vec![Bytes::new()]
         }

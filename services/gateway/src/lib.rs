@@ -86,8 +86,9 @@ pub async fn serve<R: Registry, E: Entropy>(
 ) -> Result<(), StartError> {
     let Parts { registry, channels, backends, health, drain, entropy } = parts;
     let board = Board::new();
-    let matrix = Matrix::new(board.clone(), drain.clone(), Incarnation::random(&entropy));
     let replicas = GrpcReplicas::new(channels.clone());
+    let incarnation = Incarnation::random(&entropy);
+    let matrix = Matrix::new(board.clone(), drain.clone(), incarnation, registry.clone(), replicas.clone());
     engine::start(&registry, replicas, &board, &health, &drain, entropy);
     App::new("gateway", CachedMembers::new(registry), health)
         .add(MatrixServiceServer::new(matrix))

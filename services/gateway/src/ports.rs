@@ -1,7 +1,7 @@
 //! What the engine needs of others, besides the registry.
 
 use futures::stream::BoxStream;
-use lockstep_model::{Position, ServerId};
+use lockstep_model::{FilePath, Position, ServerId};
 
 use crate::domain::{cause::Cause, report::Part};
 
@@ -29,4 +29,11 @@ pub trait Replicas: Clone + Send + Sync + 'static {
         server: &Address,
         holders: Vec<ServerId>,
     ) -> impl Future<Output = Result<Position, Cause>> + Send;
+
+    /// Whether something lies at `path` on a server that nobody registered.
+    fn has_loose(
+        &self,
+        server: &Address,
+        path: &FilePath,
+    ) -> impl Future<Output = Result<bool, Cause>> + Send;
 }

@@ -56,6 +56,8 @@ pub struct Server {
     pub silence: Cause,
     /// When it was last heard.
     pub heard: Option<Moment>,
+    /// Since when the gateway knows that there is such a server.
+    pub known_since: Moment,
     /// What it said last, as far as it may be shown.
     pub report: Option<Report>,
     streaming: bool,
@@ -76,6 +78,7 @@ impl Server {
                 "the server was not heard since this gateway started",
             ),
             heard: None,
+            known_since: Moment::ZERO,
             report: None,
             streaming: false,
             fresh: false,
@@ -190,7 +193,8 @@ impl Server {
             None => {
                 touch.all = true;
                 let exceptions = BTreeMap::new();
-                Report { exceptions, summary: batch.summary, held_ahead, received: batch.received, foreign }
+                let (summary, received) = (batch.summary, batch.received);
+                Report { exceptions, summary, held_ahead, received, foreign, paces: BTreeMap::new() }
             }
             Some(old) => {
                 touch_differences(&old, &batch, &held_ahead, touch);
@@ -202,12 +206,14 @@ impl Server {
                     held_ahead,
                     received: batch.received,
                     foreign,
+                    paces: old.paces,
                 };
                 touch.all |= new.unverifiable() != unverifiable.as_ref();
                 new
             }
         };
         let report = self.report.insert(report);
+        report.measure();
         for (path, exception) in batch.exceptions {
             match exception {
                 Some(exception) => drop(report.exceptions.insert(path, (exception, batch.received))),

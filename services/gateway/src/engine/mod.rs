@@ -10,6 +10,7 @@
 //! A server is served by tasks of its own, so that a slow or dead one delays no other (R23).
 
 pub mod board;
+pub mod explain;
 mod fanout;
 mod follow;
 mod judge;

@@ -9,7 +9,7 @@ use std::{
 use futures::StreamExt as _;
 use lockstep_chassis::{drain::Drain, health::Health};
 use lockstep_model::{
-    Digest, Epoch, Position, Reason, Revision, ServerId,
+    Digest, Epoch, FilePath, Position, Reason, Revision, ServerId,
     clock::SystemEntropy,
     record::{FileRecord, FileState, SERVER},
 };
@@ -23,6 +23,7 @@ use crate::{
     domain::{
         cause::Cause,
         cell::CellState,
+        filter::Filter,
         records::tests::{announcement, server_id},
         report::{HeldAhead, Part, Summary},
         view::View,
@@ -96,6 +97,7 @@ fn part(position: Position, held_ahead: Vec<HeldAhead>) -> Part {
         transfers: BTreeMap::new(),
         held_ahead,
         compared_age: Some(Duration::ZERO),
+        hashed_age: None,
     };
     let incarnation = "one".to_owned();
     Part { incarnation, snapshot: true, exceptions: Vec::new(), cleared: Vec::new(), end: Some(end) }
@@ -128,6 +130,10 @@ impl Replicas for Servers {
                 Ok(head)
             }
         }
+    }
+
+    async fn has_loose(&self, _: &Address, _: &FilePath) -> Result<bool, Cause> {
+        Ok(false)
     }
 }
 
@@ -206,7 +212,7 @@ impl World {
 
     /// The states of the row of `path`, in the order of the servers.
     fn states(&self, view: &View, path: &str) -> Vec<CellState> {
-        let (rows, _) = view.list(path, "", 1, self.board.now());
+        let rows = view.list(&Filter::at(path), "", 1, self.board.now()).rows;
         rows.first().map_or_else(Vec::new, |row| row.cells.iter().map(|(_, cell)| cell.state).collect())
     }
 
@@ -348,7 +354,7 @@ async fn a_server_with_another_history_is_told_apart() {
     world.servers.set("s2", Mood::Hanging);
     world.servers.say("s2", elsewhere, Vec::new()).await;
     let forked = |view: &View| {
-        let (rows, _) = view.list("a", "", 1, world.board.now());
+        let rows = view.list(&Filter::at("a"), "", 1, world.board.now()).rows;
         let cause = rows.first().and_then(|row| row.cells.get(1)).and_then(|(_, cell)| cell.cause.clone());
         cause.is_some_and(|cause| cause.is(Reason::HistoryForked))
     };

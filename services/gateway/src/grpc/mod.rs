@@ -1,5 +1,6 @@
 //! What the gateway itself answers: decode, one call, encode.
 
+mod filter_fields;
 pub mod matrix_service;
 mod row_stream;
 pub mod wire;

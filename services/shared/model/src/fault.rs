@@ -144,6 +144,8 @@ reasons! {
     Drifted "DRIFTED" State "`lockstep file update-version` spreads the bytes that are there, `lockstep file restore` brings the registered ones back";
     /// A link, a pipe, a socket, a device, a directory, or a file with a second name.
     NotRegular "NOT_REGULAR" State "put a copy of its content in its place: only regular files with one name are registered";
+    /// No such sync run, or it is not kept any more.
+    SyncRunNotFound "SYNC_RUN_NOT_FOUND" NotFound "list the runs to find its id";
 }
 
 impl Reason {
