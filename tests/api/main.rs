@@ -12,4 +12,6 @@ mod names;
 mod refusal;
 mod repeats;
 mod rights;
+mod runs;
+mod states;
 mod uploads;

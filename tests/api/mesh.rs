@@ -27,7 +27,7 @@ use lockstep_proto::{
     },
     gateway::v1::{
         ListRowsRequest, ListServersRequest, Row, cell, matrix_service_client::MatrixServiceClient,
-        server_summary,
+        server_summary, sync_run_service_client::SyncRunServiceClient,
     },
 };
 use lockstep_registry::{
@@ -256,6 +256,25 @@ impl Mesh {
         self.gateway = Some(running);
     }
 
+    /// One more gateway, beside the first.
+    pub(crate) async fn another_gateway(&self) -> Running {
+        let process = self.process(Identity::Service("gateway"), &["registry"], 0).await;
+        let config = gateway::Config {
+            registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
+            catalog: gateway::config::Uris::default(),
+            resolver: gateway::config::Uris::default(),
+        };
+        let running = keep(&process);
+        run(&running.drain, gateway::run(config, process));
+        running
+    }
+
+    /// An operator in front of another gateway than the first.
+    pub(crate) fn operator_at(&self, door: &Running, name: &str) -> Caller {
+        let channels = self.channels(&operator(name));
+        Caller { channel: channels.to(&door.uri(), door.identity.clone(), Lane::Control) }
+    }
+
     /// A gateway whose registry does not answer.
     pub(crate) async fn start_gateway_without_registry(&mut self) {
         let port = self.gateway.as_ref().map_or(0, |before| before.port);
@@ -404,6 +423,10 @@ impl lockstep_registry::Registry for Silent {
         unavailable().await
     }
 
+    async fn drop_note(&self, _: String) -> Result<(), RegistryError> {
+        unavailable().await
+    }
+
     async fn notes(&self, _: String) -> Result<Vec<Note>, RegistryError> {
         unavailable().await
     }
@@ -491,6 +514,10 @@ impl Caller {
 
     pub(crate) fn matrix(&self) -> MatrixServiceClient<Channel> {
         MatrixServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn runs(&self) -> SyncRunServiceClient<Channel> {
+        SyncRunServiceClient::new(self.channel.clone())
     }
 
     /// Registers a small file.

@@ -122,6 +122,7 @@ fn bytes(message: &impl Message) -> Bytes {
 struct Known {
     existing: filesync::File,
     kept: filesync::File,
+    run_id: String,
 }
 
 impl Known {
@@ -134,12 +135,14 @@ impl Known {
             let aside = mesh.root("s1").join(".lockstep/aside").join(name);
             std::fs::write(aside, b"set aside").expect("written");
         }
-        Self { existing, kept }
+        let request = gateway::StartSyncRunRequest { request_id: uuid(), ..Default::default() };
+        let run = admin.runs().start_sync_run(request).await.expect("started").into_inner().run;
+        Self { existing, kept, run_id: run.expect("a run").run_id }
     }
 }
 
 /// Messages with which the RPC would do something: the call of somebody without the right must not.
-fn effective(rpc: &Rpc, Known { existing, kept }: &Known) -> Vec<Bytes> {
+fn effective(rpc: &Rpc, Known { existing, kept, run_id }: &Known) -> Vec<Bytes> {
     let (_, method) = rpc.name.split_once('/').expect("a method");
     let digest = existing.digest.clone();
     match method {
@@ -192,11 +195,24 @@ fn effective(rpc: &Rpc, Known { existing, kept }: &Known) -> Vec<Bytes> {
             vec![bytes(&filesync::ReadContentRequest { ranges: vec![range] })]
         }
         // What lists or watches everything when it is asked nothing; a round changes what is held, which is seen too.
+        "StartSyncRun" => {
+            vec![bytes(&gateway::StartSyncRunRequest {
+                path_prefix: "right/existing".to_owned(),
+                request_id: uuid(),
+                ..gateway::StartSyncRunRequest::default()
+            })]
+        }
+        "GetSyncRun" => vec![bytes(&gateway::GetSyncRunRequest { run_id: run_id.clone() })],
+        "CancelSyncRun" => {
+            let run_id = run_id.clone();
+            vec![bytes(&gateway::CancelSyncRunRequest { run_id, request_id: uuid() })]
+        }
         "ExplainFile" => {
             let path = existing.path.clone();
             vec![bytes(&gateway::ExplainFileRequest { path, ..gateway::ExplainFileRequest::default() })]
         }
-        "ListFiles" | "Reconcile" | "WatchReplicas" | "ListRows" | "WatchRows" | "ListServers" => {
+        "ListFiles" | "Reconcile" | "WatchReplicas" | "ListRows" | "WatchRows" | "ListServers"
+        | "ListSyncRuns" | "WatchSyncRuns" => {
             vec![Bytes::new()]
         }
         "ListLooseFiles" | "ListAsideFiles" | "CheckFiles" => vec![Bytes::new()],

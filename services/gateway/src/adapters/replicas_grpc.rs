@@ -2,7 +2,7 @@
 
 use futures::StreamExt as _;
 use lockstep_chassis::{Channel, Channels, Lane, status};
-use lockstep_model::{FilePath, Identity, Position, Reason, ServerId};
+use lockstep_model::{FilePath, Identity, Reason, ServerId};
 use lockstep_proto::filesync::v1::{
     ListLooseFilesRequest, ReconcileRequest, WatchReplicasRequest,
     replica_service_client::ReplicaServiceClient, store_service_client::StoreServiceClient,
@@ -12,7 +12,7 @@ use tonic::Status;
 use crate::{
     domain::{cause::Cause, report::Part},
     grpc::wire,
-    ports::{Address, Parts, Replicas},
+    ports::{Address, Answered, Parts, Replicas},
 };
 
 /// Holders that a call may name.
@@ -53,14 +53,15 @@ impl Replicas for GrpcReplicas {
         Ok(parts.boxed())
     }
 
-    async fn reconcile(&self, server: &Address, holders: Vec<ServerId>) -> Result<Position, Cause> {
+    async fn reconcile(&self, server: &Address, holders: Vec<ServerId>) -> Result<Answered, Cause> {
         let holder_server_ids = holders.into_iter().take(HOLDERS_MAX).map(String::from).collect();
         let request = ReconcileRequest { holder_server_ids };
         let answer =
             self.client(server).reconcile(request).await.map_err(|status| cause(&status))?.into_inner();
-        answer
-            .position
-            .and_then(|position| wire::position_from(&position))
+        let position = answer.position.and_then(|position| wire::position_from(&position));
+        let exceptions = u64::try_from(answer.exception_count).unwrap_or(0);
+        position
+            .map(|position| Answered { position, exceptions })
             .ok_or_else(|| Cause::new(Reason::Internal, "the server answered without a valid position"))
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lockstep_model::{Fault, Metadata, Reason, ServerId};
+use lockstep_registry::RegistryError;
 
 use crate::domain::view::Expired;
 
@@ -60,5 +61,56 @@ impl Fault for MatrixError {
 impl From<Expired> for MatrixError {
     fn from(_: Expired) -> Self {
         Self::Expired
+    }
+}
+
+/// Why a run is not answered.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RunError {
+    /// It is not kept.
+    #[error("no sync run {run_id} is kept")]
+    NotFound {
+        /// Its name.
+        run_id: String,
+    },
+    /// The view does not answer.
+    #[error(transparent)]
+    Matrix(#[from] MatrixError),
+    /// The registry does not.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+impl Fault for RunError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::NotFound { .. } => Reason::SyncRunNotFound,
+            Self::Matrix(error) => error.reason(),
+            Self::Registry(error) => error.reason(),
+        }
+    }
+
+    fn metadata(&self) -> Metadata {
+        match self {
+            Self::NotFound { run_id } => vec![("run_id", run_id.clone())],
+            Self::Matrix(error) => error.metadata(),
+            Self::Registry(error) => error.metadata(),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::NotFound { .. } => None,
+            Self::Matrix(error) => error.retry_after(),
+            Self::Registry(error) => error.retry_after(),
+        }
+    }
+
+    fn resource(&self) -> Option<(&'static str, String)> {
+        match self {
+            Self::NotFound { run_id } => Some(("sync run", run_id.clone())),
+            Self::Matrix(error) => error.resource(),
+            Self::Registry(error) => error.resource(),
+        }
     }
 }

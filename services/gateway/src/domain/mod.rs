@@ -16,6 +16,7 @@ pub mod pace;
 pub mod records;
 pub mod report;
 pub mod route;
+pub mod run;
 pub mod server;
 pub mod standing;
 pub mod summary;

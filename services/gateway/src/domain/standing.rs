@@ -23,7 +23,8 @@ pub struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    fn holds(&self, path: &str, file: &FileEntry) -> bool {
+    /// Whether a file belongs to it.
+    pub fn holds(&self, path: &str, file: &FileEntry) -> bool {
         file.revision <= self.through && path.starts_with(self.prefix)
     }
 

@@ -1,6 +1,7 @@
 //! Between the contract and the domain.
 
 mod explain;
+pub mod runs;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
