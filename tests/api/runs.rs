@@ -3,8 +3,8 @@
 use lockstep_model::Reason;
 use lockstep_proto::gateway::v1::{
     CancelSyncRunRequest, GetSyncRunRequest, ListServersRequest, ListSyncRunsRequest, StartSyncRunRequest,
-    StartSyncRunResponse, SyncRun, WatchRowsRequest, WatchSyncRunsRequest, list_servers_response::Scheduling,
-    sync_run::State,
+    StartSyncRunResponse, SyncObstacle, SyncRun, WatchRowsRequest, WatchSyncRunsRequest,
+    list_servers_response::Scheduling, sync_run::State,
 };
 use tokio::time::timeout;
 use tonic::Status;
@@ -69,7 +69,10 @@ async fn a_run_ends_when_everything_in_its_scope_is_verified() {
     let caller = mesh.operator("operator");
     let file = caller.register("s1", "run/a", b"some bytes").await.expect("registered");
     caller.register("s1", "elsewhere", b"").await.expect("registered");
-    eventually("s2 holds it", async || mesh.transfer("s2").join("run/a").exists()).await;
+    eventually("they are there", async || {
+        mesh.transfer("s2").join("run/a").exists() && mesh.transfer("s3").join("elsewhere").exists()
+    })
+    .await;
 
     let begun = start(&caller, "one", "", &[]).await.expect("started");
     let run = begun.run.clone().expect("a run");
@@ -81,10 +84,13 @@ async fn a_run_ends_when_everything_in_its_scope_is_verified() {
     until(&caller, &run.run_id, State::Waiting).await;
     eventually("its obstacle has a next try", async || {
         let run = get(&caller, &run.run_id).await.expect("kept");
-        let [obstacle] = run.obstacles.as_slice() else { return false };
-        let reason = obstacle.failure.as_ref().map(|failure| failure.reason.clone());
-        let shown = (obstacle.server_id.as_str(), obstacle.path.as_str(), reason.as_deref());
-        shown == ("s3", "run/a", Some("DISK_FULL")) && obstacle.retry_delay.is_some()
+        let reason =
+            |o: &SyncObstacle| o.failure.as_ref().map(|failure| failure.reason.clone()).unwrap_or_default();
+        let told: Vec<_> =
+            run.obstacles.iter().map(|o| (o.server_id.as_str(), o.path.as_str(), reason(o))).collect();
+        // The disk as a whole, and the file that it has no room for.
+        let full = "DISK_FULL".to_owned();
+        told == [("s3", "", full.clone()), ("s3", "run/a", full)] && run.obstacles[1].retry_delay.is_some()
     })
     .await;
     let seen = get(&caller, &run.run_id).await.expect("kept");

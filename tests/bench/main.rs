@@ -5,10 +5,12 @@
 //!
 //! ```text
 //! ROUNDS=5  SIZE_MIB=1024  FILES=10000  WORK=dir  LOCKSTEP_BIN=path   (all optional)
+//! ONLY=many  SERVERS=200  MATRIX_FILES=100000     the gateway with many servers alone, and how many
 //! ```
 #![allow(clippy::print_stdout, reason = "it is a program that prints a table")]
 
 mod lockstep;
+mod many;
 mod peers;
 mod work;
 
@@ -55,9 +57,12 @@ fn main() -> ExitCode {
 
 fn run() -> Result<bool> {
     let rounds: usize = setting("ROUNDS", 5);
-    peers::install().context("the tools to compare with could not be installed")?;
     let work = Work::new()?;
-    let mut met = true;
+    let mut met = many::run(&work).context("one gateway with many servers")?;
+    if env::var("ONLY").is_ok_and(|only| only == "many") {
+        return Ok(met);
+    }
+    peers::install().context("the tools to compare with could not be installed")?;
     let big = Set::Big { mib: setting("SIZE_MIB", 1024) };
     let tree = Set::Tree { files: setting("FILES", 10_000), bytes: 4096 };
     for (set, goal) in [(big, 1.5), (tree, 1.0)] {

@@ -11,6 +11,7 @@ mod crash;
 mod environment;
 mod fanout;
 mod flips;
+mod gateways;
 mod tamper;
 mod trace;
 mod up;

@@ -14,6 +14,7 @@
 
 mod children;
 mod client;
+mod gateway;
 mod installation;
 mod ledger;
 mod log;
@@ -21,6 +22,7 @@ mod monitor;
 pub mod wait;
 
 pub use client::{Client, addressed};
+pub use gateway::Gateway;
 pub use installation::{Installation, Options, binary};
 pub use ledger::{Entry, Ledger, content, registration};
 pub use log::Line;

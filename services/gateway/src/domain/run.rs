@@ -148,7 +148,7 @@ pub fn progress(view: &View, run: &Run, now: Moment) -> RunProgress {
     let Some((records, _)) = view.records() else { return RunProgress::ended(RunState::Running) };
     let position = records.history.position();
     if position.epoch != run.epoch {
-        return RunProgress::ended(RunState::Waiting);
+        return RunProgress { hindrances: foreign(view, run), ..RunProgress::ended(RunState::Waiting) };
     }
     let scope = Scope { prefix: &run.path_prefix, through: run.target };
     let files = scope.file_count(records);
@@ -191,6 +191,20 @@ pub fn progress(view: &View, run: &Run, now: Moment) -> RunProgress {
         RunState::Waiting
     };
     found
+}
+
+/// Nobody can tell how far a run is that belongs to another history.
+fn foreign(view: &View, run: &Run) -> Vec<Hindrance> {
+    let cause = || {
+        Cause::new(
+            Reason::HistoryForked,
+            "the run belongs to another history of the registry; start a new one",
+        )
+    };
+    let hindered = in_scope(view, run).take(OBSTACLES_MAX);
+    hindered
+        .map(|(id, _)| Hindrance { server: id.clone(), path: None, cause: cause(), retry_delay: None })
+        .collect()
 }
 
 /// The servers that a run is about: those that are named, or all that take part.
@@ -342,7 +356,9 @@ mod tests {
         let cancelled = Run { ended: Some(Ended::Cancelled), ..all.clone() };
         assert_eq!(state_of(&view, &cancelled), RunState::Cancelled);
         let foreign = Run { epoch: Epoch(Default::default()), ..all };
-        assert_eq!(state_of(&view, &foreign), RunState::Waiting);
+        let found = progress(&view, &foreign, NOW);
+        assert!(found.state == RunState::Waiting && found.hindrances.len() == 2, "{found:?}");
+        assert!(found.hindrances.iter().all(|h| h.cause.is(Reason::HistoryForked)));
     }
 
     /// R26, R28: a run that cannot end says what keeps it: servers and files, with reason and next try.

@@ -380,7 +380,7 @@ fn start_of(id: &str) -> Start {
 #[tokio::test(start_paused = true)]
 async fn the_last_thousand_runs_are_kept() {
     let world = World::new(&["s1"]).await;
-    world.until(|view| view.servers().all(|(_, server)| server.reachable())).await;
+    world.until(|view| view.position().is_some() && view.servers().all(|(_, s)| s.reachable())).await;
     let runs = runs_of(&world);
     let (first, ..) = runs.start(start_of("first")).await.expect("started");
     for number in 0..RUNS_MAX + 20 {
@@ -402,7 +402,7 @@ async fn the_last_thousand_runs_are_kept() {
 #[tokio::test(start_paused = true)]
 async fn a_run_asks_all_at_once_and_again() {
     let world = World::new(&["s1", "s2", "s3"]).await;
-    world.until(|view| view.servers().all(|(_, server)| server.reachable())).await;
+    world.until(|view| view.position().is_some() && view.servers().all(|(_, s)| s.reachable())).await;
     world.register("a").await;
     world.all_in_sync("a").await;
     world.servers.set("s3", Mood::Hanging);
