@@ -6,6 +6,7 @@ mod calls;
 mod changes;
 mod disk;
 mod early;
+mod half_open;
 mod matrix;
 mod mesh;
 mod names;

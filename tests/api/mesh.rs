@@ -66,6 +66,8 @@ pub(crate) struct Options {
     pub(crate) mode: &'static str,
     pub(crate) version: &'static str,
     pub(crate) relay_bytes_min: u64,
+    /// Where others find it; empty for where it listens.
+    pub(crate) advertise: String,
 }
 
 impl Default for Options {
@@ -77,6 +79,7 @@ impl Default for Options {
             mode: "distributed",
             version: "12.04.100",
             relay_bytes_min: 32 << 20,
+            advertise: String::new(),
         }
     }
 }
@@ -218,7 +221,7 @@ impl Mesh {
                 server_id: server.parse().expect("a server id"),
                 mode: options.mode.parse().expect("a mode"),
                 version: options.version.parse().expect("a version"),
-                advertise: String::new(),
+                advertise: options.advertise,
                 timeguard: String::new(),
                 reconcile_every: options.cycle,
                 relay_bytes_min: options.relay_bytes_min,

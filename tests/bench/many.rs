@@ -379,7 +379,7 @@ async fn changes(
         loop {
             let batch = timeout(SOON, watch.message()).await??.context("the watch ended")?;
             let Some(row) = batch.rows.into_iter().find(|row| row.path == path) else { continue };
-            first.get_or_insert(begun.elapsed());
+            first.get_or_insert_with(|| begun.elapsed());
             if row.cells.iter().all(|cell| cell.state() == cell::State::InSync) {
                 break;
             }

@@ -93,6 +93,8 @@ async fn a_frozen_server_delays_nobody() {
     let frozen = cell_of(&operator, "before.bin", "s3").await;
     assert_eq!((frozen.state(), frozen.last_known_state()), (cell::State::Unreachable, cell::State::InSync));
     assert!(frozen.age.is_some());
+    let later = cell_of(&operator, "frozen/0.bin", "s3").await;
+    assert_eq!((later.state(), later.last_known_state()), (cell::State::Unreachable, cell::State::Pending));
     let run = start_run(&operator, "frozen").await;
     let waiting = until_run_is(&operator, &run.run_id, sync_run::State::Waiting).await;
     let told: Vec<_> = waiting

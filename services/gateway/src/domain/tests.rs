@@ -150,6 +150,130 @@ fn a_cell_is_the_first_rule_that_applies() {
     assert_eq!(state(&vouched(snapshot(at(4)))), (CellState::Pending, None));
 }
 
+/// What a server as a whole may be, with what that makes of each of its cells; `None`: that depends on the file.
+fn standings() -> Vec<(&'static str, Option<(CellState, Reason)>)> {
+    vec![
+        ("too old", Some((CellState::NotEligible, Reason::UnsupportedVersion))),
+        ("alone", Some((CellState::NotEligible, Reason::Standalone))),
+        ("never seen", Some((CellState::Unknown, Reason::PeerUnreachable))),
+        ("lost", Some((CellState::Unreachable, Reason::PeerUnreachable))),
+        ("stopped", Some((CellState::Unreachable, Reason::Draining))),
+        ("another chain", Some((CellState::Unknown, Reason::HistoryForked))),
+        ("says that it is forked", Some((CellState::Unknown, Reason::HistoryForked))),
+        ("store offline", Some((CellState::Unknown, Reason::StoreOffline))),
+        ("disk full", None),
+        ("read only", None),
+        ("well", None),
+    ]
+}
+
+/// What a server may say of the file `a`, registered at revision 5: the exception, what it holds ahead, where it is.
+type Said = (&'static str, Option<Exception>, Option<u64>, u64, (CellState, Option<String>));
+
+fn said() -> Vec<Said> {
+    let mut all: Vec<Said> = vec![
+        ("applied", None, None, 10, (CellState::InSync, None)),
+        ("exactly applied", None, None, 5, (CellState::InSync, None)),
+        ("behind", None, None, 4, (CellState::Pending, None)),
+        ("at the beginning", None, None, 0, (CellState::Pending, None)),
+        ("held ahead", None, Some(5), 4, (CellState::InSync, None)),
+        ("held ahead, older", None, Some(3), 0, (CellState::Pending, None)),
+        ("held ahead, newer", None, Some(7), 10, (CellState::Pending, None)),
+        ("about to come", Some(exception(5, Progress::Pending)), None, 10, (CellState::Pending, None)),
+        ("on its way", Some(exception(5, Progress::Copying)), None, 10, (CellState::Copying, None)),
+        (
+            "a later version on its way",
+            Some(exception(7, Progress::Copying)),
+            None,
+            10,
+            (CellState::Copying, None),
+        ),
+        (
+            "an exception that is over",
+            Some(exception(3, Progress::Copying)),
+            None,
+            4,
+            (CellState::Pending, None),
+        ),
+        ("a contradiction", Some(exception(3, Progress::Copying)), None, 10, (CellState::Copying, None)),
+        (
+            "missing and held ahead",
+            Some(exception(5, Progress::Copying)),
+            Some(5),
+            10,
+            (CellState::Copying, None),
+        ),
+    ];
+    // Whatever reason a server gives is shown, known here or not.
+    let reasons = Reason::ALL.iter().map(|reason| reason.as_str()).chain(["FROM_A_NEWER_VERSION"]);
+    all.extend(reasons.map(|reason| {
+        let cause = Some(Cause::reported(reason, "so it says", "do something"));
+        let failed = Exception { cause, ..exception(5, Progress::Failed) };
+        ("failed", Some(failed), None, 10, (CellState::Failed, Some(reason.to_owned())))
+    }));
+    all
+}
+
+/// R43, R44, I10: the rule as a table: whatever a server as a whole is, with whatever it may say of a file. The first that
+/// applies decides; of one that fell silent the rest of the rule is what was known last; the short form says the same.
+#[test]
+fn the_cell_rule_is_this_table() {
+    for (standing, whole) in standings() {
+        for (what, exception, ahead, applied, (state, reason)) in said() {
+            let row = format!("{standing}, {what}");
+            let record = match standing {
+                "too old" => announcement("high-availability", "6.05.100"),
+                "alone" => announcement("standalone", "12.04.100"),
+                _ => announcement("distributed", "12.04.100"),
+            };
+            let mut server = Server::new(record);
+            let exceptions = BTreeMap::from([("a".to_owned(), exception.clone())]);
+            let mut batch = Batch { exceptions, ..snapshot(report_at(applied)) };
+            batch.summary.held_ahead.extend(ahead.map(|revision| held("a", revision)));
+            let condition = match standing {
+                "says that it is forked" => Some(Reason::HistoryForked),
+                "store offline" => Some(Reason::StoreOffline),
+                "disk full" => Some(Reason::DiskFull),
+                "read only" => Some(Reason::StoreReadOnly),
+                _ => None,
+            };
+            batch.summary.conditions.extend(
+                condition
+                    .map(|reason| Condition { cause: Cause::new(reason, "so it is"), age: Duration::ZERO }),
+            );
+            if standing == "another chain" {
+                batch.summary.position.chain = position(99).chain;
+                let cause = Cause::new(Reason::HistoryForked, "the registry says so");
+                server.rule(batch.summary.position, Some(cause));
+            } else {
+                server.rule(batch.summary.position, None);
+            }
+            if standing != "never seen" {
+                server.receive(batch);
+                server.settle(&Records::at(position(10)).history, None);
+            }
+            match standing {
+                "lost" => drop(server.lose(Cause::new(Reason::PeerUnreachable, "connection refused"))),
+                "stopped" => drop(server.lose(Cause::new(Reason::Draining, "it said goodbye"))),
+                _ => {}
+            }
+            let cell = shown(&server);
+            let (expected, why) = match whole {
+                Some((state, reason)) => (state, Some(reason.as_str().to_owned())),
+                None => (state, reason.clone()),
+            };
+            assert_eq!((cell.state, cell.cause.map(|cause| cause.reason)), (expected, why), "{row}");
+            assert_eq!(crate::domain::cell::state(&server, "a", Revision(5)), expected, "{row}");
+            let last = (expected == CellState::Unreachable).then_some(state);
+            assert_eq!(cell.last_known, last, "{row}");
+            // An age goes with what was verified and with who fell silent; a next try with what is missing.
+            let has_age =
+                expected == CellState::Unreachable || expected == CellState::InSync && ahead.is_none();
+            assert_eq!(cell.age.is_some(), has_age, "{row}");
+        }
+    }
+}
+
 /// I10: what a server says is shown only when the gateway has read as far.
 #[test]
 fn a_report_waits_for_the_gateway_and_for_the_registry() {

@@ -221,10 +221,9 @@ impl<R: Registry, P: Replicas, C: Clock> Runs<R, P, C> {
     }
 
     async fn ask(&self, targets: Vec<(ServerId, Result<Address, Cause>)>) -> Vec<Answer> {
-        let holders: Vec<ServerId> =
-            targets.iter().filter(|(_, to)| to.is_ok()).map(|(id, _)| id.clone()).collect();
+        let holders = self.board.read(holders);
         let asked = targets.into_iter().map(|(id, to)| {
-            // Named holders make a server try again what failed: it may be that they hold it now.
+            // Named holders make a server try again what failed, at once: it may be that they hold it now.
             let others = holders.iter().filter(|holder| **holder != id).take(HOLDERS_MAX).cloned().collect();
             async move {
                 let answer = match to {
@@ -255,6 +254,14 @@ fn targets(view: &View, run: &Run) -> Vec<(ServerId, Result<Address, Cause>)> {
             (id.clone(), to)
         })
         .collect()
+}
+
+/// Every server that may hold something, those that are heard first.
+fn holders(view: &View) -> Vec<ServerId> {
+    let part = || view.servers().filter(|(_, server)| server.excluded.is_none());
+    let heard = part().filter(|(_, server)| server.reachable());
+    let others = part().filter(|(_, server)| !server.reachable());
+    heard.chain(others).take(HOLDERS_MAX + 1).map(|(id, _)| id.clone()).collect()
 }
 
 /// Whether a reason says that a look at a run may succeed later.
