@@ -68,6 +68,7 @@ pub(crate) struct Options {
     pub(crate) relay_bytes_min: u64,
     /// Where others find it; empty for where it listens.
     pub(crate) advertise: String,
+    pub(crate) checks: filesync::Checks,
 }
 
 impl Default for Options {
@@ -80,6 +81,7 @@ impl Default for Options {
             version: "12.04.100",
             relay_bytes_min: 32 << 20,
             advertise: String::new(),
+            checks: filesync::Checks::default(),
         }
     }
 }
@@ -225,7 +227,7 @@ impl Mesh {
                 timeguard: String::new(),
                 reconcile_every: options.cycle,
                 relay_bytes_min: options.relay_bytes_min,
-                checks: filesync::Checks::default(),
+                checks: options.checks,
             },
             root: self.root(server),
             state: self.path(&format!("{server}/state")),

@@ -1,6 +1,6 @@
 //! The states of cells as real servers produce them, found by filters, and explained.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use lockstep_model::Reason;
 use lockstep_proto::{
@@ -267,4 +267,30 @@ async fn a_server_says_what_it_lacks() {
     let s1 = answer.servers.iter().find(|server| server.server_id == "s1").expect("known");
     assert_eq!((&s1.oldest_missing, s1.remaining_bytes), (&None, 0));
     assert!(s1.compared_age.is_some());
+}
+
+/// R44, R45: a server says how fresh its knowledge is: within which time every copy was compared, and within which it was
+/// read again; after a restart the latter is not claimed before the first round through all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_says_how_fresh_its_knowledge_is() {
+    let mut mesh = Mesh::new(2).await;
+    let caller = mesh.operator("publisher");
+    for number in 0..5 {
+        caller.register("s1", &format!("fresh/{number}"), b"x").await.expect("registered");
+        mesh.in_sync(&format!("fresh/{number}")).await;
+    }
+    let s2 = async |mesh: &Mesh| {
+        let answer = mesh.operator("viewer").matrix().list_servers(ListServersRequest::default()).await;
+        let servers = answer.expect("lists").into_inner().servers;
+        servers.into_iter().find(|server| server.server_id == "s2").expect("known")
+    };
+    mesh.restart("s2").await;
+    mesh.ready().await;
+    let fresh = s2(&mesh).await;
+    assert!(fresh.compared_age.is_some() && fresh.hashed_age.is_none(), "{fresh:?}");
+    mesh.servers["s2"].stop().await;
+    let checks = filesync::Checks { scrub_every: Duration::from_millis(200), ..filesync::Checks::default() };
+    mesh.start("s2", Options { checks, ..Options::default() }).await;
+    mesh.ready().await;
+    eventually("all were read again", async || s2(&mesh).await.hashed_age.is_some()).await;
 }
