@@ -67,6 +67,12 @@ async fn aside(caller: &Caller, server: &str) -> Vec<AsideFile> {
     caller.stores().list_aside_files(on(server, request)).await.expect("lists").into_inner().aside_files
 }
 
+/// The same, as soon as there is anything: a copy is held a moment before what it displaced is put away.
+async fn kept(caller: &Caller, server: &str) -> Vec<AsideFile> {
+    eventually("something is set aside", async || !aside(caller, server).await.is_empty()).await;
+    aside(caller, server).await
+}
+
 async fn check(mesh: &Mesh, server: &str, depth: Depth) -> CheckFilesResponse {
     let request = CheckFilesRequest { path_prefix: String::new(), depth: depth.into() };
     let answer = mesh.operator("operator").stores().check_files(on(server, request)).await;
@@ -194,7 +200,7 @@ async fn what_is_in_the_way_is_set_aside_and_listed() {
     mesh.in_sync("dir/other").await;
     mesh.in_sync("dir/same").await;
     assert_eq!(read(&mesh, "s1", "dir/other"), b"registered");
-    let kept = aside(&caller, "s1").await;
+    let kept = kept(&caller, "s1").await;
     assert_eq!(kept.len(), 1, "what matched was adopted: {kept:?}");
     let file = &kept[0];
     assert_eq!((file.path.as_str(), file.size_bytes), ("dir/other", 10));
@@ -225,7 +231,7 @@ async fn what_is_in_the_way_is_set_aside_and_listed() {
     write(&mesh, "s1", "drop", b"drop me");
     caller.register("s2", "drop", b"registered").await.expect("registered");
     mesh.in_sync("drop").await;
-    let aside_id = aside(&caller, "s1").await.pop().expect("one").aside_id;
+    let aside_id = self::kept(&caller, "s1").await.pop().expect("one").aside_id;
     let drop = async || {
         let request = DeleteAsideFileRequest { aside_id: aside_id.clone(), request_id: uuid() };
         caller.stores().delete_aside_file(on("s1", request)).await
@@ -286,7 +292,7 @@ async fn drift_is_shown_and_settled_both_ways() {
     mesh.in_sync("x").await;
     assert_eq!(read(&mesh, "s1", "x"), b"changed by hand");
     assert_eq!(mesh.footprint().await.head, before, "the record is what it was");
-    let kept = aside(&caller, "s1").await;
+    let kept = kept(&caller, "s1").await;
     let told: Vec<_> = kept
         .iter()
         .map(|file| (file.path.as_str(), file.failure.as_ref().expect("why").reason.as_str()))
@@ -337,7 +343,7 @@ async fn loss_and_rot_are_repaired() {
     for path in contents.keys() {
         mesh.in_sync(path).await;
     }
-    let kept = aside(&caller, "s2").await;
+    let kept = kept(&caller, "s2").await;
     let told: Vec<_> = kept
         .iter()
         .map(|file| (file.path.as_str(), file.failure.as_ref().expect("why").reason.as_str()))
