@@ -62,6 +62,8 @@ pub struct Server {
     pub report: Option<Report>,
     streaming: bool,
     fresh: bool,
+    /// Whether the silence is one that was met, not the one that a server begins with.
+    is_told: bool,
     waiting: VecDeque<Batch>,
     /// What the registry said of a position that the gateway could not judge itself.
     ruling: Option<(Position, Option<Cause>)>,
@@ -82,6 +84,7 @@ impl Server {
             report: None,
             streaming: false,
             fresh: false,
+            is_told: false,
             waiting: VecDeque::new(),
             ruling: None,
         }
@@ -117,10 +120,14 @@ impl Server {
         self.heard = Some(now);
     }
 
-    /// The stream ended, or could not be opened.
+    /// The stream ended, or could not be opened. While it stays so for the same reason the first text stays too: each try
+    /// may fail in other words, and every row would change with them.
     pub fn lose(&mut self, cause: Cause) -> Touch {
-        let changed = self.reachable() || self.silence != cause;
-        self.silence = cause;
+        let changed = self.reachable() || self.silence.reason != cause.reason || !self.is_told;
+        if changed {
+            self.silence = cause;
+            self.is_told = true;
+        }
         self.streaming = false;
         self.fresh = false;
         Touch { all: changed, ..Touch::default() }

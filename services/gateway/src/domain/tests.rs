@@ -669,3 +669,19 @@ fn a_server_that_is_silent_for_a_day_is_an_orphan_candidate() {
     world.view.lose(&server_id("s1"), Cause::new(Reason::PeerUnreachable, "gone"));
     assert_eq!(orphans(&world, 25), ["s1", "s2", "s3"]);
 }
+
+/// R41: a server that stays away in ever other words changes no row more than once: nobody is given everything again.
+#[test]
+fn a_server_that_stays_away_changes_nothing_again() {
+    let mut world = World::new();
+    let mut lose = |reason, words: &str| {
+        world.view.lose(&server_id("s1"), Cause::new(reason, words));
+        let words = world.view.server(&server_id("s1")).map(|server| server.silence.message.clone());
+        (world.view.sequence(), words.unwrap_or_default())
+    };
+    let (first, words) = lose(Reason::PeerUnreachable, "connection refused");
+    assert_eq!(words, "connection refused");
+    assert_eq!(lose(Reason::PeerUnreachable, "no connection within 3 s"), (first, words));
+    let (later, words) = lose(Reason::Draining, "it says goodbye");
+    assert!(later > first && words == "it says goodbye");
+}
