@@ -391,7 +391,8 @@ async fn listings(bench: &mut Bench) {
     };
     let page = files.list_files(list("batch/", 2, "")).await.expect("lists").into_inner();
     assert!(!page.next_page_token.is_empty());
-    let rows = ListRowsRequest { path_prefix: "batch/".to_owned(), page_size: 2, page_token: String::new() };
+    let path_prefix = "batch/".to_owned();
+    let rows = ListRowsRequest { path_prefix, page_size: 2, ..ListRowsRequest::default() };
     let rows_page = matrix.list_rows(rows.clone()).await.expect("lists").into_inner();
     for token in
         ["x", "00", "é", &"00".repeat(10_000), &page.next_page_token[1..], &rows_page.next_page_token]
@@ -424,7 +425,8 @@ async fn listings(bench: &mut Bench) {
     bench.refuses("a token of another call", answer, Reason::PageTokenInvalid).await;
 
     for token in ["x", "00", &rows_page.next_page_token] {
-        let request = WatchRowsRequest { path_prefix: String::new(), resume_token: (*token).to_owned() };
+        let resume_token = (*token).to_owned();
+        let request = WatchRowsRequest { resume_token, ..WatchRowsRequest::default() };
         let answer = matrix.watch_rows(request).await.map(drop);
         bench.refuses("an unknown resume token", answer, Reason::ResumeTokenExpired).await;
     }

@@ -67,6 +67,16 @@ pub(crate) async fn aside(caller: &Caller, server: &str) -> Vec<AsideFile> {
     caller.stores().list_aside_files(on(server, request)).await.expect("lists").into_inner().aside_files
 }
 
+/// The same, as soon as there is anything: a copy is held a moment before what it displaced is put away.
+async fn kept(caller: &Caller, server: &str) -> Vec<AsideFile> {
+    let is_kept = async || {
+        let kept = aside(caller, server).await;
+        !kept.is_empty() && kept.iter().all(|file| !file.digest.is_empty())
+    };
+    eventually("something is set aside, and read", is_kept).await;
+    aside(caller, server).await
+}
+
 pub(crate) async fn check(mesh: &Mesh, server: &str, depth: Depth) -> CheckFilesResponse {
     let request = CheckFilesRequest { path_prefix: String::new(), depth: depth.into() };
     let answer = mesh.operator("operator").stores().check_files(on(server, request)).await;
@@ -194,10 +204,7 @@ async fn what_is_in_the_way_is_set_aside_and_listed() {
     mesh.in_sync("dir/other").await;
     mesh.in_sync("dir/same").await;
     assert_eq!(read(&mesh, "s1", "dir/other"), b"registered");
-    // What was in the way is moved there after the file has its name.
-    let is_kept = async || aside(&caller, "s1").await.iter().any(|file| !file.digest.is_empty());
-    eventually("it is listed", is_kept).await;
-    let kept = aside(&caller, "s1").await;
+    let kept = kept(&caller, "s1").await;
     assert_eq!(kept.len(), 1, "what matched was adopted: {kept:?}");
     let file = &kept[0];
     assert_eq!((file.path.as_str(), file.size_bytes), ("dir/other", 10));
@@ -228,8 +235,7 @@ async fn what_is_in_the_way_is_set_aside_and_listed() {
     write(&mesh, "s1", "drop", b"drop me");
     caller.register("s2", "drop", b"registered").await.expect("registered");
     mesh.in_sync("drop").await;
-    eventually("it is listed", async || !aside(&caller, "s1").await.is_empty()).await;
-    let aside_id = aside(&caller, "s1").await.pop().expect("one").aside_id;
+    let aside_id = self::kept(&caller, "s1").await.pop().expect("one").aside_id;
     let drop = async || {
         let request = DeleteAsideFileRequest { aside_id: aside_id.clone(), request_id: uuid() };
         caller.stores().delete_aside_file(on("s1", request)).await
@@ -315,9 +321,7 @@ async fn drift_is_shown_and_settled_both_ways() {
     mesh.in_sync("x").await;
     assert_eq!(read(&mesh, "s1", "x"), b"changed by hand");
     assert_eq!(mesh.footprint().await.head, before, "the record is what it was");
-    let is_kept = async || aside(&caller, "s1").await.iter().any(|file| !file.digest.is_empty());
-    eventually("what was changed is kept", is_kept).await;
-    let kept = aside(&caller, "s1").await;
+    let kept = kept(&caller, "s1").await;
     let told: Vec<_> = kept
         .iter()
         .map(|file| (file.path.as_str(), file.failure.as_ref().expect("why").reason.as_str()))
@@ -368,8 +372,7 @@ async fn loss_and_rot_are_repaired() {
     for path in contents.keys() {
         mesh.in_sync(path).await;
     }
-    eventually("it is kept", async || !aside(&caller, "s2").await.is_empty()).await;
-    let kept = aside(&caller, "s2").await;
+    let kept = kept(&caller, "s2").await;
     let told: Vec<_> = kept
         .iter()
         .map(|file| (file.path.as_str(), file.failure.as_ref().expect("why").reason.as_str()))

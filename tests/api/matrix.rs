@@ -50,7 +50,8 @@ impl Seen {
 }
 
 fn watch_request(prefix: &str, token: &str) -> WatchRowsRequest {
-    WatchRowsRequest { path_prefix: prefix.to_owned(), resume_token: token.to_owned() }
+    let (path_prefix, resume_token) = (prefix.to_owned(), token.to_owned());
+    WatchRowsRequest { path_prefix, resume_token, ..WatchRowsRequest::default() }
 }
 
 /// H1: pages of files and rows are in order, bytewise, without gap or repetition, whatever their size; what is
@@ -95,7 +96,9 @@ async fn listings_are_complete_and_in_order() {
         mesh.in_sync("p/001").await;
         let mut page_token = String::new();
         loop {
-            let request = ListRowsRequest { path_prefix: "p/".to_owned(), page_size, page_token };
+            let path_prefix = "p/".to_owned();
+            let request =
+                ListRowsRequest { path_prefix, page_size, page_token, ..ListRowsRequest::default() };
             let answer = caller.matrix().list_rows(request).await.expect("lists").into_inner();
             assert!(answer.position.is_some() && answer.rows.len() <= expected.max(1));
             rows.extend(answer.rows);

@@ -27,7 +27,7 @@ use lockstep_proto::{
     },
     gateway::v1::{
         ListRowsRequest, ListServersRequest, Row, cell, matrix_service_client::MatrixServiceClient,
-        server_summary,
+        server_summary, sync_run_service_client::SyncRunServiceClient,
     },
 };
 use lockstep_registry::{
@@ -68,6 +68,9 @@ pub(crate) struct Options {
     pub(crate) relay_bytes_min: u64,
     pub(crate) exceptions_max: usize,
     pub(crate) lost_store: Option<StoreId>,
+    /// Where others find it; empty for where it listens.
+    pub(crate) advertise: String,
+    pub(crate) checks: filesync::Checks,
 }
 
 impl Default for Options {
@@ -81,6 +84,8 @@ impl Default for Options {
             relay_bytes_min: 32 << 20,
             exceptions_max: filesync::EXCEPTIONS_MAX,
             lost_store: None,
+            advertise: String::new(),
+            checks: filesync::Checks::default(),
         }
     }
 }
@@ -222,13 +227,13 @@ impl Mesh {
                 server_id: server.parse().expect("a server id"),
                 mode: options.mode.parse().expect("a mode"),
                 version: options.version.parse().expect("a version"),
-                advertise: String::new(),
+                advertise: options.advertise,
                 timeguard: String::new(),
                 reconcile_every: options.cycle,
                 relay_bytes_min: options.relay_bytes_min,
                 exceptions_max: options.exceptions_max,
                 lost_store: options.lost_store,
-                checks: filesync::Checks::default(),
+                checks: options.checks,
             },
             root: self.root(server),
             state: self.path(&format!("{server}/state")),
@@ -260,6 +265,25 @@ impl Mesh {
         let work = gateway::run(config, process);
         run(&running.drain, work);
         self.gateway = Some(running);
+    }
+
+    /// One more gateway, beside the first.
+    pub(crate) async fn another_gateway(&self) -> Running {
+        let process = self.process(Identity::Service("gateway"), &["registry"], 0).await;
+        let config = gateway::Config {
+            registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
+            catalog: gateway::config::Uris::default(),
+            resolver: gateway::config::Uris::default(),
+        };
+        let running = keep(&process);
+        run(&running.drain, gateway::run(config, process));
+        running
+    }
+
+    /// An operator in front of another gateway than the first.
+    pub(crate) fn operator_at(&self, door: &Running, name: &str) -> Caller {
+        let channels = self.channels(&operator(name));
+        Caller { channel: channels.to(&door.uri(), door.identity.clone(), Lane::Control) }
     }
 
     /// A gateway whose registry does not answer.
@@ -410,6 +434,10 @@ impl lockstep_registry::Registry for Silent {
         unavailable().await
     }
 
+    async fn drop_note(&self, _: String) -> Result<(), RegistryError> {
+        unavailable().await
+    }
+
     async fn notes(&self, _: String) -> Result<Vec<Note>, RegistryError> {
         unavailable().await
     }
@@ -497,6 +525,10 @@ impl Caller {
 
     pub(crate) fn matrix(&self) -> MatrixServiceClient<Channel> {
         MatrixServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn runs(&self) -> SyncRunServiceClient<Channel> {
+        SyncRunServiceClient::new(self.channel.clone())
     }
 
     /// Registers a small file.

@@ -122,6 +122,7 @@ fn bytes(message: &impl Message) -> Bytes {
 struct Known {
     existing: filesync::File,
     kept: filesync::File,
+    run_id: String,
 }
 
 impl Known {
@@ -134,12 +135,14 @@ impl Known {
             let aside = mesh.root("s1").join(".lockstep/aside").join(name);
             std::fs::write(aside, b"set aside").expect("written");
         }
-        Self { existing, kept }
+        let request = gateway::StartSyncRunRequest { request_id: uuid(), ..Default::default() };
+        let run = admin.runs().start_sync_run(request).await.expect("started").into_inner().run;
+        Self { existing, kept, run_id: run.expect("a run").run_id }
     }
 }
 
 /// Messages with which the RPC would do something: the call of somebody without the right must not.
-fn effective(rpc: &Rpc, Known { existing, kept }: &Known) -> Vec<Bytes> {
+fn effective(rpc: &Rpc, Known { existing, kept, run_id }: &Known) -> Vec<Bytes> {
     let (_, method) = rpc.name.split_once('/').expect("a method");
     let digest = existing.digest.clone();
     match method {
@@ -192,7 +195,24 @@ fn effective(rpc: &Rpc, Known { existing, kept }: &Known) -> Vec<Bytes> {
             vec![bytes(&filesync::ReadContentRequest { ranges: vec![range] })]
         }
         // What lists or watches everything when it is asked nothing; a round changes what is held, which is seen too.
-        "ListFiles" | "Reconcile" | "WatchReplicas" | "ListRows" | "WatchRows" | "ListServers" => {
+        "StartSyncRun" => {
+            vec![bytes(&gateway::StartSyncRunRequest {
+                path_prefix: "right/existing".to_owned(),
+                request_id: uuid(),
+                ..gateway::StartSyncRunRequest::default()
+            })]
+        }
+        "GetSyncRun" => vec![bytes(&gateway::GetSyncRunRequest { run_id: run_id.clone() })],
+        "CancelSyncRun" => {
+            let run_id = run_id.clone();
+            vec![bytes(&gateway::CancelSyncRunRequest { run_id, request_id: uuid() })]
+        }
+        "ExplainFile" => {
+            let path = existing.path.clone();
+            vec![bytes(&gateway::ExplainFileRequest { path, ..gateway::ExplainFileRequest::default() })]
+        }
+        "ListFiles" | "Reconcile" | "WatchReplicas" | "ListRows" | "WatchRows" | "ListServers"
+        | "ListSyncRuns" | "WatchSyncRuns" => {
             vec![Bytes::new()]
         }
         "ListLooseFiles" | "ListAsideFiles" | "CheckFiles" => vec![Bytes::new()],
@@ -283,6 +303,13 @@ impl Bench {
     }
 }
 
+/// The sync runs that there are.
+async fn run_ids(mesh: &Mesh) -> Vec<String> {
+    let request = gateway::ListSyncRunsRequest::default();
+    let answer = mesh.operator("viewer").runs().list_sync_runs(request).await.expect("lists");
+    answer.into_inner().runs.into_iter().map(|run| run.run_id).collect()
+}
+
 /// R67, R69, I13: an RPC does what its right says for each identity, at a server and through the gateway; whoever lacks
 /// the right gets nothing and changes nothing, also with the name of somebody else in the metadata.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -296,7 +323,7 @@ async fn every_rpc_checks_every_identity() {
     for path in ["right/existing", "right/kept"] {
         mesh.in_sync(path).await;
     }
-    let before = mesh.footprint().await;
+    let before = (mesh.footprint().await, run_ids(&mesh).await);
     let rpcs = rpcs();
     let mut bench = Bench { mesh, known, failed: Vec::new() };
 
@@ -343,7 +370,8 @@ async fn every_rpc_checks_every_identity() {
     }
     bench.conclude("principals that the gateway passes on");
 
-    assert_eq!(bench.mesh.footprint().await, before, "nobody changed anything");
+    let after = (bench.mesh.footprint().await, run_ids(&bench.mesh).await);
+    assert_eq!(after, before, "nobody changed anything");
     let file = bench.mesh.operator("viewer").get("right/existing").await.expect("still there");
     assert_eq!(file, bench.known.existing);
 
@@ -354,7 +382,8 @@ async fn every_rpc_checks_every_identity() {
             call(&admin.channel, &rpc.name, &[(SERVER_KEY, "s1")], effective(rpc, &bench.known)).await;
         answer.unwrap_or_else(|told| panic!("{}: {told:?}", rpc.name));
     }
-    assert_ne!(bench.mesh.footprint().await, before);
+    let after = (bench.mesh.footprint().await, run_ids(&bench.mesh).await);
+    assert!(after.0 != before.0 && after.1 != before.1);
 }
 
 /// R67, R69, I13: no certificate, a foreign one and one of another trust domain end in the handshake, before any call.

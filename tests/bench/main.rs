@@ -5,12 +5,14 @@
 //!
 //! ```text
 //! ROUNDS=5  SIZE_MIB=1024  FILES=10000  COPY_MIB=2048  WORK=dir  LOCKSTEP_BIN=path   (all optional)
-//! ONLY=tools | beside | walk                                                         (one part alone)
+//! SERVERS=200  MATRIX_FILES=100000                                                   (one gateway with many servers)
+//! ONLY=tools | beside | walk | many                                                  (one part alone)
 //! ```
 #![allow(clippy::print_stdout, reason = "it is a program that prints a table")]
 
 mod beside;
 mod lockstep;
+mod many;
 mod peers;
 mod walk;
 mod work;
@@ -69,15 +71,18 @@ fn run() -> Result<bool> {
     if chosen("walk") {
         met &= walk::measure(&Work::new()?)?;
     }
+    if chosen("many") {
+        met &= many::run(&Work::new()?).context("one gateway with many servers")?;
+    }
     Ok(met)
 }
 
 /// The same work by the tools that people use today.
 fn tools() -> Result<bool> {
     let rounds: usize = setting("ROUNDS", 5);
-    peers::install().context("the tools to compare with could not be installed")?;
     let work = Work::new()?;
     let mut met = true;
+    peers::install().context("the tools to compare with could not be installed")?;
     let big = Set::Big { mib: setting("SIZE_MIB", 1024) };
     let tree = Set::Tree { files: setting("FILES", 10_000), bytes: 4096 };
     for (set, goal) in [(big, 1.5), (tree, 1.0)] {

@@ -12,6 +12,7 @@ mod disks;
 mod environment;
 mod fanout;
 mod flips;
+mod gateways;
 mod model;
 mod tamper;
 mod trace;

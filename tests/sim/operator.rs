@@ -374,8 +374,7 @@ impl Operator {
 
     /// The whole matrix, once.
     pub(crate) async fn rows(&self) -> Result<Vec<Row>, Failure> {
-        let request =
-            ListRowsRequest { path_prefix: String::new(), page_size: 500, page_token: String::new() };
+        let request = ListRowsRequest { page_size: 500, ..ListRowsRequest::default() };
         let mut request = tonic::Request::new(request);
         request.set_timeout(PATIENCE);
         let answer = MatrixServiceClient::new(self.channel()).list_rows(request).await;

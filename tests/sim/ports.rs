@@ -448,6 +448,10 @@ impl Registry for SimRegistry {
         self.around(self.inner.put_note(key, body)).await
     }
 
+    async fn drop_note(&self, key: String) -> Result<(), RegistryError> {
+        self.around(self.inner.drop_note(key)).await
+    }
+
     async fn notes(&self, prefix: String) -> Result<Vec<Note>, RegistryError> {
         self.around(self.inner.notes(prefix)).await
     }

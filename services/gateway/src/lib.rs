@@ -6,9 +6,9 @@
 //!
 //! ```text
 //! people ─▶ proxy ─────────────────────────────▶ filesync, timeguard (by lockstep-server), catalog, resolver
-//!        ─▶ grpc::matrix_service ─▶ board ◀── engine: follow (registry), watch and fan-out (each server)
-//!                                    │
-//!                                    └─ domain: records, report, cell, changes, cursor, route   (pure)
+//!        ─▶ grpc::matrix_service ─▶ board ◀── engine: follow (registry), watch and fan-out (each server), runs
+//!        ─▶ grpc::sync_run_service   │
+//!                                    └─ domain: records, report, cell, standing, explain, run, cursor, route   (pure)
 //! ```
 //!
 //! Invariants
@@ -30,9 +30,11 @@ pub mod proxy;
 use lockstep_chassis::{App, Channels, Connection, Drain, Health, Process, StartError};
 use lockstep_model::{
     Incarnation,
-    clock::{Entropy, SystemEntropy},
+    clock::{Entropy, SystemClock, SystemEntropy},
 };
-use lockstep_proto::gateway::v1::matrix_service_server::MatrixServiceServer;
+use lockstep_proto::gateway::v1::{
+    matrix_service_server::MatrixServiceServer, sync_run_service_server::SyncRunServiceServer,
+};
 use lockstep_registry::{CachedMembers, Registry};
 use tokio_stream::Stream;
 
@@ -40,8 +42,8 @@ pub use config::Config;
 
 use crate::{
     adapters::replicas_grpc::GrpcReplicas,
-    engine::board::Board,
-    grpc::matrix_service::Matrix,
+    engine::{board::Board, runs::Runs},
+    grpc::{matrix_service::Matrix, sync_run_service::SyncRuns},
     proxy::{Backends, Proxy},
 };
 
@@ -86,11 +88,15 @@ pub async fn serve<R: Registry, E: Entropy>(
 ) -> Result<(), StartError> {
     let Parts { registry, channels, backends, health, drain, entropy } = parts;
     let board = Board::new();
-    let matrix = Matrix::new(board.clone(), drain.clone(), Incarnation::random(&entropy));
     let replicas = GrpcReplicas::new(channels.clone());
+    let incarnation = Incarnation::random(&entropy);
+    let matrix = Matrix::new(board.clone(), drain.clone(), incarnation, registry.clone(), replicas.clone());
+    let runs = Runs::new(registry.clone(), replicas.clone(), board.clone(), SystemClock);
     engine::start(&registry, replicas, &board, &health, &drain, entropy);
+    engine::start_runs(runs.clone(), &drain);
     App::new("gateway", CachedMembers::new(registry), health)
         .add(MatrixServiceServer::new(matrix))
+        .add(SyncRunServiceServer::new(SyncRuns::new(runs, drain.clone())))
         .fallback(Proxy::new(board, channels, backends))
         .serve(incoming, &drain)
         .await

@@ -472,7 +472,7 @@ async fn rows_are_watched_and_resumed() {
     let mesh = Mesh::new().await;
     mesh.register("os/a").await;
     let mut matrix = mesh.ready().await;
-    let request = WatchRowsRequest { path_prefix: "os/".to_owned(), resume_token: String::new() };
+    let request = WatchRowsRequest { path_prefix: "os/".to_owned(), ..WatchRowsRequest::default() };
     let mut rows = matrix.watch_rows(request.clone()).await.expect("answered").into_inner();
     let first = rows.message().await.expect("a message").expect("a message");
     assert!(first.caught_up && first.rows.len() == 1 && first.position.is_some());
@@ -507,8 +507,11 @@ async fn rows_are_watched_and_resumed() {
     assert!(message.caught_up && message.rows.iter().any(|row| row.path == "os/c"));
     assert!(message.rows.iter().all(|row| row.path != "os/a"), "what did not change is not told again");
     for (prefix, resume_token) in [("", token.as_str()), ("os/", "nonsense")] {
-        let request =
-            WatchRowsRequest { path_prefix: prefix.to_owned(), resume_token: resume_token.to_owned() };
+        let request = WatchRowsRequest {
+            path_prefix: prefix.to_owned(),
+            resume_token: resume_token.to_owned(),
+            ..WatchRowsRequest::default()
+        };
         assert_eq!(reason(matrix.watch_rows(request).await), (Code::OutOfRange, Reason::ResumeTokenExpired));
     }
 
@@ -539,7 +542,12 @@ async fn rows_and_servers_are_listed_in_pages() {
     let mut matrix = mesh.ready().await;
     let (mut paths, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = ListRowsRequest { path_prefix: "os/".to_owned(), page_size: 3, page_token };
+        let request = ListRowsRequest {
+            path_prefix: "os/".to_owned(),
+            page_size: 3,
+            page_token,
+            ..ListRowsRequest::default()
+        };
         let page = matrix.list_rows(request).await.expect("answered").into_inner();
         assert!(page.rows.len() <= 3);
         paths.extend(page.rows.into_iter().map(|row| row.path));

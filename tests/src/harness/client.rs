@@ -15,7 +15,9 @@ use lockstep_proto::{
         replica_service_client::ReplicaServiceClient, store_service_client::StoreServiceClient,
         upload_service_client::UploadServiceClient,
     },
-    gateway::v1::matrix_service_client::MatrixServiceClient,
+    gateway::v1::{
+        matrix_service_client::MatrixServiceClient, sync_run_service_client::SyncRunServiceClient,
+    },
 };
 use tonic::Request;
 
@@ -80,6 +82,11 @@ impl Client {
     /// Content of a filesync.
     pub fn contents_at(&self, child: &str) -> ContentServiceClient<Channel> {
         ContentServiceClient::new(self.channel(child))
+    }
+
+    /// Sync runs.
+    pub fn runs(&self) -> SyncRunServiceClient<Channel> {
+        SyncRunServiceClient::new(self.channel("gateway"))
     }
 
     /// The matrix.

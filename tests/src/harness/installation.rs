@@ -61,7 +61,7 @@ pub struct Installation {
 }
 
 /// What `installation.toml` says.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(super) struct Addresses {
     pub(super) trust_domain: String,
     gateway_port: u16,
@@ -70,7 +70,7 @@ pub(super) struct Addresses {
     servers: Vec<Server>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct Server {
     id: String,
     filesync_port: u16,
@@ -78,6 +78,11 @@ struct Server {
 }
 
 impl Addresses {
+    /// The same with another gateway.
+    pub(super) fn with_gateway(&self, port: u16) -> Self {
+        Self { gateway_port: port, ..self.clone() }
+    }
+
     pub(super) fn uri(&self, child: &str) -> String {
         let of_server = |id: &str, service: &str| {
             let server =
@@ -180,6 +185,15 @@ impl Installation {
     /// The ids of its servers.
     pub fn servers(&self) -> Vec<String> {
         self.addresses.servers.iter().map(|server| server.id.clone()).collect()
+    }
+
+    /// The registry.
+    pub fn registry(&self) -> PathBuf {
+        self.data().join("registry/registry.sqlite")
+    }
+
+    pub(super) fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// Where a child answers.

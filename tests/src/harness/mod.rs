@@ -16,6 +16,7 @@
 
 mod children;
 mod client;
+mod gateway;
 mod installation;
 mod ledger;
 mod log;
@@ -25,6 +26,7 @@ mod relay;
 pub mod wait;
 
 pub use client::{Client, addressed};
+pub use gateway::Gateway;
 pub use installation::{Installation, Options, binary};
 pub use ledger::{Entry, Ledger, content, digests, registration};
 pub use log::Line;

@@ -51,6 +51,7 @@ struct State {
     transfers: BTreeMap<FilePath, Transfer>,
     conditions: BTreeMap<Reason, (Obstacle, Instant)>,
     compared: Option<Instant>,
+    hashed: Option<Instant>,
 }
 
 /// A file that is not held.
@@ -102,6 +103,8 @@ pub struct Report {
     pub transfers: Vec<(FilePath, Transfer)>,
     /// Held ahead of the position: path, revision, trace.
     pub ahead: Vec<(FilePath, Revision, String)>,
+    /// Since when every copy was read and hashed again, if this process came to all of them.
+    pub hashed: Option<Instant>,
 }
 
 impl Board {
@@ -312,6 +315,11 @@ impl Board {
         self.state().compared
     }
 
+    /// Every copy was read and hashed again since then.
+    pub fn hashed(&self, since: Instant) {
+        self.change(|state| state.hashed = Some(since));
+    }
+
     /// How many files are not held.
     pub fn exception_count(&self) -> usize {
         self.state().exceptions.len()
@@ -386,6 +394,7 @@ impl Board {
                 .iter()
                 .map(|(path, (revision, t))| (path.clone(), *revision, t.clone()))
                 .collect(),
+            hashed: state.hashed,
         }
     }
 }

@@ -34,8 +34,9 @@ const BATCH_BYTES: u64 = 8 << 20;
 const STUCK_FILES: usize = 100;
 /// How long a peer may take to say what it holds.
 const LOCATE_WITHIN: Duration = Duration::from_secs(3);
-/// How long a stream may stand still before another source is tried.
-pub(super) const STALL: Duration = Duration::from_secs(30);
+/// How long a stream may stand still before another source is tried: with the question who else holds the file, less than
+/// 30 s in all. A mebibyte arrives whole or not at all, so this is also the slowest copy there is: 52 KiB/s.
+pub(super) const STALL: Duration = Duration::from_secs(20);
 /// How long a copy that found no room waits at most until it is tried again, if there is room by then.
 const FULL_RETRY: Duration = Duration::from_secs(10);
 /// How long to wait when nothing is due.

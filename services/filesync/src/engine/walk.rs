@@ -200,11 +200,16 @@ impl<P: Ports> Engine<P> {
     /// Reads one copy after the other, each once in the time that the settings say, from where the last process ended.
     pub(super) async fn run_scrub(self, mut after: Option<FilePath>) {
         let checks = self.inner.settings.checks;
+        // Since when this process is at it, if it began with the first copy.
+        let mut pass = after.is_none().then(Instant::now);
         loop {
             let next = self.inner.board.held_after(after.as_ref(), 1).pop();
             let Some((path, held)) = next else {
                 let is_wrapped = after.take().is_some();
                 let begun = Instant::now();
+                if let Some(since) = pass.replace(begun) {
+                    self.inner.board.hashed(since);
+                }
                 if !is_wrapped && !self.pause(begun + SCRUB_IDLE).await {
                     return;
                 }

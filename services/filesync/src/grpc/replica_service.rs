@@ -100,6 +100,7 @@ fn close(
     });
     part.held_ahead = ahead.collect();
     part.compared_age = Some(duration_into_wire(compared));
+    part.hashed_age = report.hashed.map(|since| duration_into_wire(now.saturating_duration_since(since)));
 }
 
 #[tonic::async_trait]

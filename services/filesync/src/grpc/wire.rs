@@ -101,6 +101,7 @@ pub(super) fn transfer_into_wire(path: &FilePath, transfer: &Transfer) -> wire::
         copied_bytes: signed(transfer.copied_bytes),
         total_bytes: signed(transfer.total_bytes),
         bytes_per_second: signed(transfer.bytes_per_second),
+        time_left: None,
     }
 }
 

@@ -2,20 +2,23 @@
 
 use futures::StreamExt as _;
 use lockstep_chassis::{Channel, Channels, Lane, status};
-use lockstep_model::{Identity, Position, Reason, ServerId};
+use lockstep_model::{FilePath, Identity, Reason, ServerId};
 use lockstep_proto::filesync::v1::{
-    ReconcileRequest, WatchReplicasRequest, replica_service_client::ReplicaServiceClient,
+    ListLooseFilesRequest, ReconcileRequest, WatchReplicasRequest,
+    replica_service_client::ReplicaServiceClient, store_service_client::StoreServiceClient,
 };
 use tonic::Status;
 
 use crate::{
     domain::{cause::Cause, report::Part},
     grpc::wire,
-    ports::{Address, Parts, Replicas},
+    ports::{Address, Answered, Parts, Replicas},
 };
 
 /// Holders that a call may name.
 const HOLDERS_MAX: usize = 16;
+/// Pages of loose files that are read for one path: a page may be empty and yet not the last.
+const LOOSE_PAGES_MAX: usize = 20;
 
 /// [`Replicas`] over the channels of the process.
 #[derive(Clone, Debug)]
@@ -29,9 +32,13 @@ impl GrpcReplicas {
         Self { channels }
     }
 
-    fn client(&self, server: &Address) -> ReplicaServiceClient<Channel> {
+    fn channel(&self, server: &Address) -> Channel {
         let expected = Identity::Server { server_id: server.id.clone(), service: "filesync" };
-        ReplicaServiceClient::new(self.channels.to(&server.uri, expected, Lane::Control))
+        self.channels.to(&server.uri, expected, Lane::Control)
+    }
+
+    fn client(&self, server: &Address) -> ReplicaServiceClient<Channel> {
+        ReplicaServiceClient::new(self.channel(server))
     }
 }
 
@@ -46,15 +53,34 @@ impl Replicas for GrpcReplicas {
         Ok(parts.boxed())
     }
 
-    async fn reconcile(&self, server: &Address, holders: Vec<ServerId>) -> Result<Position, Cause> {
+    async fn reconcile(&self, server: &Address, holders: Vec<ServerId>) -> Result<Answered, Cause> {
         let holder_server_ids = holders.into_iter().take(HOLDERS_MAX).map(String::from).collect();
         let request = ReconcileRequest { holder_server_ids };
         let answer =
             self.client(server).reconcile(request).await.map_err(|status| cause(&status))?.into_inner();
-        answer
-            .position
-            .and_then(|position| wire::position_from(&position))
+        let position = answer.position.and_then(|position| wire::position_from(&position));
+        let exceptions = u64::try_from(answer.exception_count).unwrap_or(0);
+        position
+            .map(|position| Answered { position, exceptions })
             .ok_or_else(|| Cause::new(Reason::Internal, "the server answered without a valid position"))
+    }
+
+    async fn has_loose(&self, server: &Address, path: &FilePath) -> Result<bool, Cause> {
+        let mut page_token = String::new();
+        for _ in 0..LOOSE_PAGES_MAX {
+            let request = ListLooseFilesRequest { path_prefix: path.to_string(), page_size: 1, page_token };
+            let mut client = StoreServiceClient::new(self.channel(server));
+            let page = client.list_loose_files(request).await.map_err(|status| cause(&status))?.into_inner();
+            // The path itself comes first of all that begin with it.
+            if let Some(first) = page.loose_files.first() {
+                return Ok(first.path == path.as_str());
+            }
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        Ok(false)
     }
 }
 

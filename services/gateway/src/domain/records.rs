@@ -8,7 +8,11 @@ use std::{
 
 use lockstep_model::{Position, Reason, Revision, ServerId, record::ServerRecord, version};
 
-use crate::domain::{cause::Cause, history::History};
+use crate::domain::{
+    cause::Cause,
+    history::History,
+    tally::{Sum, Tally},
+};
 
 /// A registered file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +49,7 @@ pub struct Records {
     files: BTreeMap<Arc<str>, FileEntry>,
     /// The same files in the order of their revisions: what a server that moves from one position to another passes.
     by_revision: BTreeSet<(Revision, Arc<str>)>,
+    tally: Tally,
     servers: BTreeMap<ServerId, (Revision, ServerRecord)>,
     /// One allocation for each server, not for each of a million files.
     origins: BTreeSet<Arc<ServerId>>,
@@ -58,6 +63,7 @@ impl Records {
         Self {
             files: BTreeMap::new(),
             by_revision: BTreeSet::new(),
+            tally: Tally::default(),
             servers: BTreeMap::new(),
             origins: BTreeSet::new(),
             history: History::at(position),
@@ -88,19 +94,27 @@ impl Records {
         path: &str,
         file: Option<(u64, ServerId)>,
     ) -> Option<Touched> {
-        let known = self.files.get_key_value(path).map(|(path, entry)| (path.clone(), entry.revision));
-        if known.as_ref().is_some_and(|(_, known)| *known > revision) {
+        let known = self
+            .files
+            .get_key_value(path)
+            .map(|(path, entry)| (path.clone(), entry.revision, entry.size_bytes));
+        if known.as_ref().is_some_and(|(_, known, _)| *known > revision) {
             return None;
         }
-        if let Some((path, revision)) = &known {
+        if let Some((path, revision, size_bytes)) = &known {
             self.by_revision.remove(&(*revision, path.clone()));
+            self.tally.remove(*revision, *size_bytes);
         }
-        let path = known.map_or_else(|| Arc::from(path), |(path, _)| path);
+        let path = known.map_or_else(|| Arc::from(path), |(path, ..)| path);
         match file {
             Some((size_bytes, origin)) => {
                 let origin = self.interned(origin);
                 self.by_revision.insert((revision, path.clone()));
                 self.files.insert(path.clone(), FileEntry { revision, size_bytes, origin });
+                if let Some((start, end)) = self.tally.add(revision, size_bytes) {
+                    let files: Vec<(Revision, u64)> = self.sized(start, end).collect();
+                    self.tally.halve(start, &files);
+                }
             }
             None => drop(self.files.remove(&path)),
         }
@@ -121,9 +135,9 @@ impl Records {
         self.files.get(path)
     }
 
-    /// The shared form of `path`, if a file is registered there.
-    pub fn file_key(&self, path: &str) -> Option<&Arc<str>> {
-        self.files.get_key_value(path).map(|(path, _)| path)
+    /// The file at `path`, with the shared form of the path.
+    pub fn entry(&self, path: &str) -> Option<(&Arc<str>, &FileEntry)> {
+        self.files.get_key_value(path)
     }
 
     /// How many files there are.
@@ -145,6 +159,24 @@ impl Records {
         let from = Bound::Included((after.next(), nothing.clone()));
         let to = Bound::Excluded((through.max(after).next(), nothing));
         self.by_revision.range((from, to)).map(|(_, path)| path)
+    }
+
+    /// The files from one revision up to another, which is not included, in their order, with their sizes.
+    fn sized(&self, from: Revision, to: Option<Revision>) -> impl Iterator<Item = (Revision, u64)> {
+        let nothing: Arc<str> = Arc::from("");
+        let end = to.map_or(Bound::Unbounded, |to| Bound::Excluded((to, nothing.clone())));
+        self.by_revision
+            .range((Bound::Included((from, nothing)), end))
+            .filter_map(|(revision, path)| Some((*revision, self.files.get(path)?.size_bytes)))
+    }
+
+    /// How many files and bytes have a revision above `after`: some thousand steps, however many there are.
+    pub fn above(&self, after: Revision) -> Sum {
+        if after >= self.history.position().revision {
+            return Sum::default();
+        }
+        let (sum, begin) = self.tally.above(after);
+        self.sized(after.next(), begin).fold(sum, |sum, (_, bytes)| sum.and(bytes))
     }
 
     /// The servers, ordered by id.
@@ -213,6 +245,32 @@ pub(crate) mod tests {
         assert_eq!(records.between(Revision(0), Revision(9)).count(), 1);
         records.apply(Revision(4), Change::File("a".to_owned(), None));
         assert_eq!((records.file_count(), records.between(Revision(0), Revision(9)).count()), (0, 0));
+    }
+
+    /// Sums over any part of the history are those of the files in it, whatever was registered in whichever order.
+    #[test]
+    fn sums_are_those_of_the_files() {
+        let mut records = Records::at(position(0));
+        records.history.advance(position(40_000));
+        let file = |name: u64, bytes: u64| Change::File(name.to_string(), Some((bytes, server_id("s1"))));
+        for step in 0..30_000_u64 {
+            // Some alone, some hundreds in one revision, one revision with more than a span, and some replaced later.
+            let revision = match step % 3 {
+                0 => step / 300 + 1,
+                1 => 1 + (step * 7_919) % 39_000,
+                _ => 20_000,
+            };
+            records.apply(Revision(revision), file(step % 25_000, step));
+            if step % 17 == 0 {
+                records.apply(Revision(revision), Change::File((step % 25_000).to_string(), None));
+            }
+        }
+        assert!(records.file_count() > 20_000);
+        for after in [0, 1, 50, 99, 100, 5_000, 19_999, 20_000, 20_001, 38_999, 39_000, 40_000] {
+            let paths: Vec<_> = records.between(Revision(after), Revision(40_000)).collect();
+            let bytes = paths.iter().filter_map(|path| records.file(path)).map(|file| file.size_bytes).sum();
+            assert_eq!(records.above(Revision(after)), Sum { files: paths.len(), bytes }, "{after}");
+        }
     }
 
     #[test]

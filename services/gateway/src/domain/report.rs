@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use lockstep_model::{Position, Reason, Revision};
 
-use crate::domain::{Moment, cause::Cause};
+use crate::domain::{Moment, cause::Cause, cell::Copying, pace::Pace};
 
 /// The most exceptions and cleared paths that one batch may carry: a server has at most 10,000 of the former, and a
 /// change may clear all and bring as many.
@@ -32,6 +32,8 @@ pub struct Exception {
     pub cause: Option<Cause>,
     /// How long until the next try, when it was said.
     pub retry_delay: Option<Duration>,
+    /// How long it had been so, when it was said.
+    pub age: Duration,
 }
 
 /// A file that the server holds although its position has not reached the revision.
@@ -80,6 +82,8 @@ pub struct Summary {
     pub held_ahead: Vec<HeldAhead>,
     /// How long ago every copy had been compared with its record, when it was said.
     pub compared_age: Option<Duration>,
+    /// How long ago every copy had been read and hashed again, when it was said.
+    pub hashed_age: Option<Duration>,
 }
 
 /// One message of the stream.
@@ -196,9 +200,31 @@ pub struct Report {
     pub received: Moment,
     /// Why the report is about another history than the gateway's; `None` if it is about the same.
     pub foreign: Option<Cause>,
+    /// How fast the running copies are, by path.
+    pub paces: BTreeMap<String, Pace>,
 }
 
 impl Report {
+    /// Takes over how far the running copies are.
+    pub fn measure(&mut self) {
+        let (transfers, now) = (&self.summary.transfers, self.received);
+        self.paces.retain(|path, _| transfers.contains_key(path));
+        for (path, transfer) in transfers {
+            let pace = self.paces.entry(path.clone()).or_default();
+            pace.observe(now, transfer.copied_bytes, transfer.bytes_per_second);
+        }
+    }
+
+    /// A running copy, as it is now.
+    pub fn copying(&self, path: &str, transfer: &Transfer, now: Moment) -> Copying {
+        let pace = self.paces.get(path);
+        Copying {
+            source: transfer.source.clone(),
+            bytes_per_second: pace.map_or(0, |pace| pace.rate(now)),
+            time_left: pace.and_then(|pace| pace.time_left(now, transfer.total_bytes)),
+        }
+    }
+
     /// Why nothing is known of the server's copies although it reports: it follows another history, or its store is not
     /// the one that was verified (R44).
     pub fn unverifiable(&self) -> Option<&Cause> {
@@ -213,8 +239,13 @@ mod tests {
     use crate::domain::records::tests::position;
 
     fn part(snapshot: bool, paths: &[&str], end: Option<u64>) -> Part {
-        let exception =
-            Exception { revision: Revision(1), progress: Progress::Pending, cause: None, retry_delay: None };
+        let exception = Exception {
+            revision: Revision(1),
+            progress: Progress::Pending,
+            cause: None,
+            retry_delay: None,
+            age: Duration::ZERO,
+        };
         Part {
             incarnation: "one".to_owned(),
             snapshot,
@@ -226,6 +257,7 @@ mod tests {
                 transfers: BTreeMap::new(),
                 held_ahead: Vec::new(),
                 compared_age: None,
+                hashed_age: None,
             }),
         }
     }

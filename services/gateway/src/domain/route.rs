@@ -211,7 +211,7 @@ mod tests {
             records.apply(Revision(1), Change::Server(server_id(id), Some(record)));
         }
         let mut view = View::default();
-        view.adopt(records);
+        view.adopt(records, crate::domain::Moment::ZERO);
         view.receive(&server_id("s2"), snapshot(report_at(3)));
         view
     }

@@ -56,10 +56,14 @@ pub struct Server {
     pub silence: Cause,
     /// When it was last heard.
     pub heard: Option<Moment>,
+    /// Since when the gateway knows that there is such a server.
+    pub known_since: Moment,
     /// What it said last, as far as it may be shown.
     pub report: Option<Report>,
     streaming: bool,
     fresh: bool,
+    /// Whether the silence is one that was met, not the one that a server begins with.
+    is_told: bool,
     waiting: VecDeque<Batch>,
     /// What the registry said of a position that the gateway could not judge itself.
     ruling: Option<(Position, Option<Cause>)>,
@@ -76,9 +80,11 @@ impl Server {
                 "the server was not heard since this gateway started",
             ),
             heard: None,
+            known_since: Moment::ZERO,
             report: None,
             streaming: false,
             fresh: false,
+            is_told: false,
             waiting: VecDeque::new(),
             ruling: None,
         }
@@ -114,10 +120,14 @@ impl Server {
         self.heard = Some(now);
     }
 
-    /// The stream ended, or could not be opened.
+    /// The stream ended, or could not be opened. While it stays so for the same reason the first text stays too: each try
+    /// may fail in other words, and every row would change with them.
     pub fn lose(&mut self, cause: Cause) -> Touch {
-        let changed = self.reachable() || self.silence != cause;
-        self.silence = cause;
+        let changed = self.reachable() || self.silence.reason != cause.reason || !self.is_told;
+        if changed {
+            self.silence = cause;
+            self.is_told = true;
+        }
         self.streaming = false;
         self.fresh = false;
         Touch { all: changed, ..Touch::default() }
@@ -190,7 +200,8 @@ impl Server {
             None => {
                 touch.all = true;
                 let exceptions = BTreeMap::new();
-                Report { exceptions, summary: batch.summary, held_ahead, received: batch.received, foreign }
+                let (summary, received) = (batch.summary, batch.received);
+                Report { exceptions, summary, held_ahead, received, foreign, paces: BTreeMap::new() }
             }
             Some(old) => {
                 touch_differences(&old, &batch, &held_ahead, touch);
@@ -202,12 +213,14 @@ impl Server {
                     held_ahead,
                     received: batch.received,
                     foreign,
+                    paces: old.paces,
                 };
                 touch.all |= new.unverifiable() != unverifiable.as_ref();
                 new
             }
         };
         let report = self.report.insert(report);
+        report.measure();
         for (path, exception) in batch.exceptions {
             match exception {
                 Some(exception) => drop(report.exceptions.insert(path, (exception, batch.received))),

@@ -1,17 +1,23 @@
 //! One server in short.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use lockstep_model::{Position, ServerId};
+use lockstep_model::{Position, Revision, ServerId};
 
 use crate::domain::{
     Moment,
     cause::Cause,
-    cell::{CellState, cell},
+    cell::Copying,
+    learned::Learned,
+    pace::time_left,
     records::Records,
     report::{Condition, Transfer},
     server::Server,
+    standing::{Lack, Scope, lack},
 };
+
+/// A server that was not heard for this long is shown as one that may be gone for good (R17).
+const ORPHAN_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
 /// What is known of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +53,22 @@ pub struct Summary {
     pub file_count: usize,
     /// What concerns the whole server, with its age now.
     pub conditions: Vec<Condition>,
-    /// Copies that are running.
-    pub transfers: Vec<(String, Transfer)>,
+    /// Copies that are running, with how fast they are now.
+    pub transfers: Vec<(String, Transfer, Copying)>,
+    /// What it lacks, as it was known last.
+    pub lack: Lack,
+    /// The oldest change that is not there: path, revision, and how long the gateway knows of it.
+    pub oldest: Option<(Arc<str>, Revision, Duration)>,
+    /// Bytes in a second of all running copies.
+    pub bytes_per_second: u64,
+    /// How long until nothing is left to copy; `None` while nobody can tell.
+    pub time_left: Option<Duration>,
+    /// Every copy was compared with its record within this time.
+    pub compared_age: Option<Duration>,
+    /// Every copy was read and hashed again within this time.
+    pub hashed_age: Option<Duration>,
+    /// Whether it was not heard for so long that it may be gone for good.
+    pub is_orphan_candidate: bool,
     /// Since its last message.
     pub silent_age: Option<Duration>,
     /// The version of the product it runs in.
@@ -59,26 +79,57 @@ pub struct Summary {
     pub filesync_uri: String,
 }
 
-pub(crate) fn summary(records: &Records, id: &ServerId, server: &Server, now: Moment) -> Summary {
+pub(crate) fn summary(
+    records: &Records,
+    learned: &Learned,
+    id: &ServerId,
+    server: &Server,
+    now: Moment,
+) -> Summary {
     let (state, cause) = standing(server);
     let report = server.report.as_ref();
-    let head = records.history.position().revision.0;
+    let head = records.history.position().revision;
     let position = report.map(|report| report.summary.position);
     let since = report.map_or(Duration::ZERO, |report| now.saturating_sub(report.received));
     let aged = |condition: &Condition| Condition { age: condition.age + since, ..condition.clone() };
+    let known = lack(records, server, Scope { prefix: "", through: head });
+    let in_sync = known
+        .as_ref()
+        .filter(|_| state == ServerState::Ready)
+        .map_or(0, |lack| records.file_count().saturating_sub(lack.files()));
+    let lack = known.unwrap_or_default();
+    let transfers: Vec<(String, Transfer, Copying)> = report.map_or_else(Vec::new, |report| {
+        let running = report.summary.transfers.iter();
+        running
+            .map(|(path, transfer)| (path.clone(), transfer.clone(), report.copying(path, transfer, now)))
+            .collect()
+    });
+    // Of a server that is not heard nobody can tell what it does now.
+    let is_moving = state == ServerState::Ready;
+    let bytes_per_second =
+        transfers.iter().filter(|_| is_moving).map(|(.., copying)| copying.bytes_per_second).sum();
+    let oldest = lack
+        .oldest
+        .as_ref()
+        .map(|(revision, path)| (path.clone(), *revision, learned.age(*revision, now).unwrap_or_default()));
     Summary {
         id: id.clone(),
         state,
         cause: cause.cloned(),
         position,
-        lag_count: head.saturating_sub(position.map_or(0, |position| position.revision.0)),
+        lag_count: head.0.saturating_sub(position.map_or(0, |position| position.revision.0)),
         exception_count: report.map_or(0, |report| report.exceptions.len()),
-        in_sync_count: in_sync_count(records, server, state, now),
+        in_sync_count: in_sync,
         file_count: records.file_count(),
         conditions: report.map_or_else(Vec::new, |r| r.summary.conditions.iter().map(aged).collect()),
-        transfers: report.map_or_else(Vec::new, |r| {
-            r.summary.transfers.iter().map(|(p, t)| (p.clone(), t.clone())).collect()
-        }),
+        transfers,
+        oldest,
+        bytes_per_second,
+        time_left: time_left(lack.remaining_bytes, bytes_per_second).filter(|_| is_moving),
+        lack,
+        compared_age: report.and_then(|r| r.summary.compared_age).map(|age| age + since),
+        hashed_age: report.and_then(|r| r.summary.hashed_age).map(|age| age + since),
+        is_orphan_candidate: is_orphan_candidate(server, now),
         silent_age: server.heard.map(|heard| now.saturating_sub(heard)),
         version: server.record.version.to_string(),
         mode: server.record.mode.to_string(),
@@ -86,7 +137,14 @@ pub(crate) fn summary(records: &Records, id: &ServerId, server: &Server, now: Mo
     }
 }
 
-fn standing(server: &Server) -> (ServerState, Option<&Cause>) {
+/// Whether it takes part and was not heard for so long that it may be gone for good (R17).
+fn is_orphan_candidate(server: &Server, now: Moment) -> bool {
+    let last = server.heard.unwrap_or(server.known_since);
+    server.excluded.is_none() && !server.reachable() && now.saturating_sub(last) > ORPHAN_AFTER
+}
+
+/// What is known of the server as a whole, and why.
+pub(crate) fn standing(server: &Server) -> (ServerState, Option<&Cause>) {
     if let Some(cause) = &server.excluded {
         return (ServerState::NotEligible, Some(cause));
     }
@@ -98,21 +156,4 @@ fn standing(server: &Server) -> (ServerState, Option<&Cause>) {
             None => (ServerState::Ready, None),
         },
     }
-}
-
-/// As many as there are IN_SYNC cells, without looking at each: all files up to the position, corrected by what the
-/// server named one by one.
-fn in_sync_count(records: &Records, server: &Server, state: ServerState, now: Moment) -> usize {
-    let (ServerState::Ready, Some(report)) = (state, &server.report) else { return 0 };
-    let applied = report.summary.position.revision;
-    let beyond = records.between(applied, records.history.position().revision).count();
-    let named: BTreeSet<&String> = report.exceptions.keys().chain(report.held_ahead.keys()).collect();
-    named.into_iter().filter_map(|path| Some((path, records.file(path)?))).fold(
-        records.file_count().saturating_sub(beyond),
-        |count, (path, file)| {
-            let expected = usize::from(file.revision <= applied);
-            let actual = usize::from(cell(server, path, file.revision, now).state == CellState::InSync);
-            (count + actual).saturating_sub(expected)
-        },
-    )
 }

@@ -25,7 +25,7 @@ use crate::{
         board::{Board, Target},
         roster::Link,
     },
-    ports::{Address, Replicas},
+    ports::{Address, Answered, Replicas},
 };
 
 /// How long a server has to make a round durable.
@@ -115,7 +115,7 @@ impl<P: Replicas, E: Entropy> FanOut<P, E> {
         let answer = answer.unwrap_or_else(|late| Err(Cause::new(late.reason(), late.to_string())));
         fail::fail_point!("gateway.fanout.after");
         match answer {
-            Ok(position) => {
+            Ok(Answered { position, .. }) => {
                 // Its own report says the same soon; until then nobody needs to ask again.
                 self.link.send_if_modified(|link| {
                     let moved = link.position.is_none_or(|known| known.revision < position.revision);

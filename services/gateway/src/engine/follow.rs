@@ -135,7 +135,7 @@ impl<R: Registry, E: Entropy> Follow<R, E> {
         let position = records.history.position();
         let (files, servers) = (records.file_count(), records.servers().count());
         tracing::info!(files, servers, revision = position.revision.0, "registry read");
-        self.board.update(|view| view.adopt(records));
+        self.board.update(|view| view.adopt(records, self.board.now()));
         self.board.enrol(true);
         self.board.aim(position.revision, None);
         Ok(position)
@@ -149,7 +149,7 @@ impl<R: Registry, E: Entropy> Follow<R, E> {
         let passed = passed(from, &changes, through);
         let decoded = changes.iter().filter_map(|record| Some((record.revision, decode(record)?))).collect();
         let roster = changes.iter().any(|record| record.key.starts_with(SERVER));
-        self.board.update(|view| view.advance(decoded, passed, through));
+        self.board.update(|view| view.advance(decoded, passed, through, self.board.now()));
         if roster {
             self.board.enrol(false);
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! registry ──follow──▶ ┌───────┐ ◀──watch── one task a server, WatchReplicas
-//!          ◀──judge─── │ board │
+//!          ◀──judge─── │ board │ ◀──────── sync runs: notes in the registry, progress from the view
 //!                      └───┬───┘ ──target──▶ one task a server, Reconcile
 //!                          └─────changes───▶ watchers of rows
 //! ```
@@ -10,20 +10,27 @@
 //! A server is served by tasks of its own, so that a slow or dead one delays no other (R23).
 
 pub mod board;
+pub mod explain;
 mod fanout;
 mod follow;
 mod judge;
 mod roster;
+pub mod runs;
 mod watch;
 
 use lockstep_chassis::{drain::Drain, health::Health};
-use lockstep_model::clock::Entropy;
+use lockstep_model::clock::{Clock, Entropy};
 use lockstep_registry::Registry;
 
 use crate::{engine::board::Board, ports::Replicas};
 
 /// The condition of health that the registry was read lately.
 pub const REGISTRY: &str = "registry";
+
+/// Looks after the sync runs until the process drains.
+pub fn start_runs<R: Registry, P: Replicas, C: Clock>(runs: runs::Runs<R, P, C>, drain: &Drain) {
+    spawn(drain, "look after sync runs", runs.run());
+}
 
 /// Starts the loops; they end when the process drains.
 pub fn start<R, P, E>(registry: &R, replicas: P, board: &Board, health: &Health, drain: &Drain, entropy: E)

@@ -1,7 +1,7 @@
 //! The loops over a registry in memory and servers that are simulated, in virtual time.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -9,8 +9,8 @@ use std::{
 use futures::StreamExt as _;
 use lockstep_chassis::{drain::Drain, health::Health};
 use lockstep_model::{
-    Digest, Epoch, Position, Reason, Revision, ServerId,
-    clock::SystemEntropy,
+    Digest, Epoch, FilePath, Position, Reason, Revision, ServerId,
+    clock::{SystemClock, SystemEntropy},
     record::{FileRecord, FileState, SERVER},
 };
 use lockstep_registry::{Commit, MemoryRegistry, Registry};
@@ -23,12 +23,18 @@ use crate::{
     domain::{
         cause::Cause,
         cell::CellState,
+        filter::Filter,
         records::tests::{announcement, server_id},
         report::{HeldAhead, Part, Summary},
+        run::{Ended, RunState},
         view::View,
     },
-    engine::{self, REGISTRY, board::Board},
-    ports::{Address, Parts, Replicas},
+    engine::{
+        self, REGISTRY,
+        board::Board,
+        runs::{RUNS_MAX, Runs, Start},
+    },
+    ports::{Address, Answered, Parts, Replicas},
 };
 
 /// Longer than anything here may take, in virtual time.
@@ -96,6 +102,7 @@ fn part(position: Position, held_ahead: Vec<HeldAhead>) -> Part {
         transfers: BTreeMap::new(),
         held_ahead,
         compared_age: Some(Duration::ZERO),
+        hashed_age: None,
     };
     let incarnation = "one".to_owned();
     Part { incarnation, snapshot: true, exceptions: Vec::new(), cleared: Vec::new(), end: Some(end) }
@@ -114,7 +121,7 @@ impl Replicas for Servers {
         Ok(tokio_stream::wrappers::ReceiverStream::new(receiver).boxed())
     }
 
-    async fn reconcile(&self, server: &Address, holders: Vec<ServerId>) -> Result<Position, Cause> {
+    async fn reconcile(&self, server: &Address, holders: Vec<ServerId>) -> Result<Answered, Cause> {
         let holders = holders.into_iter().map(String::from).collect();
         let asked = Asked { server: server.id.to_string(), holders, at: Instant::now() };
         self.asked.send_modify(|all| all.push(asked));
@@ -125,9 +132,13 @@ impl Replicas for Servers {
                 let head = self.registry.head().await.expect("the registry answers");
                 self.positions.lock().expect("not poisoned").insert(server.id.clone(), head);
                 self.say(server.id.as_str(), head, Vec::new()).await;
-                Ok(head)
+                Ok(Answered { position: head, exceptions: 0 })
             }
         }
+    }
+
+    async fn has_loose(&self, _: &Address, _: &FilePath) -> Result<bool, Cause> {
+        Ok(false)
     }
 }
 
@@ -206,7 +217,7 @@ impl World {
 
     /// The states of the row of `path`, in the order of the servers.
     fn states(&self, view: &View, path: &str) -> Vec<CellState> {
-        let (rows, _) = view.list(path, "", 1, self.board.now());
+        let rows = view.list(&Filter::at(path), "", 1, self.board.now()).rows;
         rows.first().map_or_else(Vec::new, |row| row.cells.iter().map(|(_, cell)| cell.state).collect())
     }
 
@@ -348,10 +359,81 @@ async fn a_server_with_another_history_is_told_apart() {
     world.servers.set("s2", Mood::Hanging);
     world.servers.say("s2", elsewhere, Vec::new()).await;
     let forked = |view: &View| {
-        let (rows, _) = view.list("a", "", 1, world.board.now());
+        let rows = view.list(&Filter::at("a"), "", 1, world.board.now()).rows;
         let cause = rows.first().and_then(|row| row.cells.get(1)).and_then(|(_, cell)| cell.cause.clone());
         cause.is_some_and(|cause| cause.is(Reason::HistoryForked))
     };
     world.until(forked).await;
+    world.end().await;
+}
+
+fn runs_of(world: &World) -> Runs<MemoryRegistry, Servers, SystemClock> {
+    Runs::new(world.registry.clone(), world.servers.clone(), world.board.clone(), SystemClock)
+}
+
+fn start_of(id: &str) -> Start {
+    let (caller, path_prefix) = ("operator/local".to_owned(), String::new());
+    Start { caller, request_id: id.parse().expect("an id"), path_prefix, server_ids: BTreeSet::new() }
+}
+
+/// R28: the last thousand runs are kept, latest first, and a repetition makes no new one.
+#[tokio::test(start_paused = true)]
+async fn the_last_thousand_runs_are_kept() {
+    let world = World::new(&["s1"]).await;
+    world.until(|view| view.position().is_some() && view.servers().all(|(_, s)| s.reachable())).await;
+    let runs = runs_of(&world);
+    let (first, ..) = runs.start(start_of("first")).await.expect("started");
+    for number in 0..RUNS_MAX + 20 {
+        runs.start(start_of(&format!("{number}"))).await.expect("started");
+    }
+    let (again, ..) = runs.start(start_of("7")).await.expect("started");
+    let kept = runs.all().await.expect("read");
+    assert_eq!(kept.len(), RUNS_MAX);
+    assert!(kept.iter().zip(kept.iter().skip(1)).all(|(later, earlier)| later.number > earlier.number));
+    assert!(!kept.contains(&first) && kept.first() == Some(&again), "7 was forgotten, and is a new one now");
+    let (same, ..) = runs.start(start_of("1000")).await.expect("found");
+    assert_eq!(runs.all().await.expect("read"), kept);
+    assert!(kept.contains(&same));
+    world.end().await;
+}
+
+/// R23, R28: a run asks all servers at once, each with its own deadline, and again while it is open; a server that hangs
+/// delays no other, and a cancelled run asks nobody any more.
+#[tokio::test(start_paused = true)]
+async fn a_run_asks_all_at_once_and_again() {
+    let world = World::new(&["s1", "s2", "s3"]).await;
+    world.until(|view| view.position().is_some() && view.servers().all(|(_, s)| s.reachable())).await;
+    world.register("a").await;
+    world.all_in_sync("a").await;
+    world.servers.set("s3", Mood::Hanging);
+    let runs = runs_of(&world);
+    engine::start_runs(runs.clone(), &world.drain);
+    let before = Instant::now();
+    let (run, _, answers) = runs.start(start_of("one")).await.expect("started");
+    assert!(before.elapsed() <= Duration::from_secs(5), "{:?}", before.elapsed());
+    let told: Vec<_> = answers.iter().map(|(id, answer)| (id.as_str(), answer.is_ok())).collect();
+    assert_eq!(told, [("s1", true), ("s2", true), ("s3", false)]);
+    // Everything is verified, so it ends by itself, although s3 did not answer.
+    let ended = async {
+        while runs.get(&run.run_id).await.is_ok_and(|(run, _)| run.ended.is_none()) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(LONG, ended).await.expect("it ends");
+
+    world.register("b").await;
+    world
+        .until(|view| world.states(view, "b").iter().filter(|s| **s == CellState::InSync).count() == 2)
+        .await;
+    let asked = |world: &World| world.servers.asked.borrow().iter().filter(|a| a.server == "s3").count();
+    let (open, ..) = runs.start(start_of("two")).await.expect("started");
+    let many = asked(&world);
+    tokio::time::sleep(LONG).await;
+    assert!(asked(&world) >= many + 3, "about twice a minute");
+    runs.cancel(&open.run_id).await.expect("cancelled");
+    world.servers.set("s3", Mood::Willing);
+    world.all_in_sync("b").await;
+    let (cancelled, progress) = runs.get(&open.run_id).await.expect("kept");
+    assert_eq!((cancelled.ended, progress.state), (Some(Ended::Cancelled), RunState::Cancelled));
     world.end().await;
 }

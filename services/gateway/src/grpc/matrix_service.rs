@@ -1,6 +1,4 @@
-//! MatrixService: who has what, listed and live (R41, R42, R43).
-
-use std::time::Duration;
+//! MatrixService: who has what and why, listed and live (R41, R42, R43).
 
 use lockstep_chassis::{
     drain::Drain,
@@ -9,20 +7,28 @@ use lockstep_chassis::{
     status::{self, OrStatus as _},
     watch::BoxStream,
 };
-use lockstep_model::{Fault, Incarnation, Reason, path::PATH_BYTES_MAX};
+use lockstep_model::Incarnation;
 use lockstep_proto::gateway::v1::{
-    ListRowsRequest, ListRowsResponse, ListServersRequest, ListServersResponse, WatchRowsRequest,
-    WatchRowsResponse, matrix_service_server::MatrixService,
+    ExplainFileRequest, ExplainFileResponse, ListRowsRequest, ListRowsResponse, ListServersRequest,
+    ListServersResponse, WatchRowsRequest, WatchRowsResponse, list_servers_response::Scheduling,
+    matrix_service_server::MatrixService,
 };
+use lockstep_registry::Registry;
 use tonic::{Request, Response};
 
 use crate::{
     domain::{
         cursor::Cursor,
-        view::{Expired, Row, View},
+        error::MatrixError,
+        filter::Filter,
+        view::{Row, View},
     },
-    engine::board::Board,
-    grpc::{row_stream, wire},
+    engine::{board::Board, explain::explain},
+    grpc::{
+        filter_fields::{filter, servers},
+        row_stream, wire,
+    },
+    ports::Replicas,
 };
 
 /// The names that bind tokens to the call that made them.
@@ -32,102 +38,77 @@ const WATCH: &str = "watch";
 
 /// The matrix over the view.
 #[derive(Clone, Debug)]
-pub struct Matrix {
+pub struct Matrix<R, P> {
     board: Board,
     drain: Drain,
+    tokens: Tokens,
+    registry: R,
+    replicas: P,
+}
+
+/// Makes and reads the tokens of watches; valid only within one life of one gateway, since cursors count its changes.
+#[derive(Clone, Debug)]
+pub(crate) struct Tokens {
     incarnation: String,
 }
 
-/// Why the matrix does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum MatrixError {
-    /// The registry was not read yet.
-    #[error("the registry was not read yet, so nothing is known of files and servers")]
-    Unread,
-    /// The token is from another life of the gateway or another call, or what came after it is forgotten.
-    #[error("the watch cannot go on from this token")]
-    Expired,
-}
-
-impl Fault for MatrixError {
-    fn reason(&self) -> Reason {
-        match self {
-            Self::Unread => Reason::RegistryUnavailable,
-            Self::Expired => Reason::ResumeTokenExpired,
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        matches!(self, Self::Unread).then_some(Duration::from_secs(1))
-    }
-}
-
-impl From<Expired> for MatrixError {
-    fn from(_: Expired) -> Self {
-        Self::Expired
-    }
-}
-
-impl Matrix {
-    /// The matrix of one life of the gateway.
-    pub fn new(board: Board, drain: Drain, incarnation: Incarnation) -> Self {
-        Self { board, drain, incarnation: incarnation.to_string() }
-    }
-
-    /// The token that resumes after `cursor`; only within this life, since cursors count its changes.
-    pub(crate) fn seal(&self, cursor: &Cursor, prefix: &str) -> String {
-        PageToken::seal(&cursor.to_text(), &[WATCH, &self.incarnation, prefix])
+impl Tokens {
+    /// The token that resumes after `cursor`.
+    pub(crate) fn seal(&self, cursor: &Cursor, filter: &Filter) -> String {
+        PageToken::seal(&cursor.to_text(), &[WATCH, &self.incarnation, &filter.to_text()])
     }
 
     /// A token that is longer than any key may be does not open; then the watch starts over, which is never wrong.
-    fn open(&self, token: &str, prefix: &str) -> Result<Cursor, MatrixError> {
-        let text =
-            PageToken::open(token, &[WATCH, &self.incarnation, prefix]).map_err(|_| MatrixError::Expired)?;
-        Cursor::parse(&text).ok_or(MatrixError::Expired)
+    fn open(&self, token: &str, filter: &Filter) -> Result<Cursor, MatrixError> {
+        let opened = PageToken::open(token, &[WATCH, &self.incarnation, &filter.to_text()]);
+        Cursor::parse(&opened.map_err(|_| MatrixError::Expired)?).ok_or(MatrixError::Expired)
+    }
+}
+
+impl<R: Registry, P: Replicas> Matrix<R, P> {
+    /// The matrix of one life of the gateway.
+    pub fn new(board: Board, drain: Drain, incarnation: Incarnation, registry: R, replicas: P) -> Self {
+        let tokens = Tokens { incarnation: incarnation.to_string() };
+        Self { board, drain, tokens, registry, replicas }
     }
 
-    fn cursor(&self, token: &str, prefix: &str) -> Result<Cursor, MatrixError> {
+    fn cursor(&self, token: &str, filter: &Filter) -> Result<Cursor, MatrixError> {
         self.board.read(|view| {
-            view.position().ok_or(MatrixError::Unread)?;
-            let cursor = if token.is_empty() { view.watch() } else { self.open(token, prefix)? };
-            view.next(&mut cursor.clone(), prefix, self.board.now())?;
+            view.knows(filter.servers())?;
+            let cursor = if token.is_empty() { view.watch() } else { self.tokens.open(token, filter)? };
+            view.next(&mut cursor.clone(), filter, self.board.now())?;
             Ok(cursor)
         })
     }
 }
 
 #[tonic::async_trait]
-impl MatrixService for Matrix {
+impl<R: Registry, P: Replicas> MatrixService for Matrix<R, P> {
     async fn list_rows(
         &self,
         request: Request<ListRowsRequest>,
     ) -> tonic::Result<Response<ListRowsResponse>> {
         let mut fields = Fields::of(request.into_inner());
-        fields.check(
-            "path_prefix",
-            |r| r.path_prefix.len() <= PATH_BYTES_MAX,
-            "must not be longer than a path",
-        );
-        let size = fields.take(page_size(fields.request().page_size));
-        let ListRowsRequest { path_prefix, page_token, .. } = fields.request().clone();
-        let size = fields.finish(size)?;
-        let after = opened(&page_token, &[ROWS, &path_prefix])?;
+        let ListRowsRequest { path_prefix, path, server_ids, states, page_size: size, page_token } =
+            fields.request().clone();
+        let filter = filter(&mut fields, &path_prefix, &path, &server_ids, &states);
+        let size = fields.take(page_size(size));
+        let (filter, size) = fields.finish(filter.zip(size))?;
+        let bound = filter.to_text();
+        let after = opened(&page_token, &[ROWS, &bound])?;
 
         let list = |view: &View| {
+            view.knows(filter.servers())?;
             let position = view.position().ok_or(MatrixError::Unread)?;
-            Ok::<_, MatrixError>((view.list(&path_prefix, &after, size, self.board.now()), position))
+            Ok::<_, MatrixError>((view.list(&filter, &after, size, self.board.now()), position))
         };
-        let ((rows, more), position) = self.board.read(list).or_status()?;
+        let (page, position) = self.board.read(list).or_status()?;
 
-        let last = rows.last().filter(|_| more);
         let next_page_token =
-            last.map_or_else(String::new, |row| PageToken::seal(&row.path, &[ROWS, &path_prefix]));
-        let rows = rows.into_iter().map(Row::into_wire).collect();
-        Ok(Response::new(ListRowsResponse {
-            rows,
-            next_page_token,
-            position: Some(wire::position(position)),
-        }))
+            page.next.map_or_else(String::new, |path| PageToken::seal(&path, &[ROWS, &bound]));
+        let rows = page.rows.into_iter().map(Row::into_wire).collect();
+        let position = Some(wire::position(position));
+        Ok(Response::new(ListRowsResponse { rows, next_page_token, position }))
     }
 
     type WatchRowsStream = BoxStream<WatchRowsResponse>;
@@ -137,16 +118,14 @@ impl MatrixService for Matrix {
         request: Request<WatchRowsRequest>,
     ) -> tonic::Result<Response<Self::WatchRowsStream>> {
         let mut fields = Fields::of(request.into_inner());
-        fields.check(
-            "path_prefix",
-            |r| r.path_prefix.len() <= PATH_BYTES_MAX,
-            "must not be longer than a path",
-        );
-        let WatchRowsRequest { path_prefix, resume_token } = fields.request().clone();
-        fields.finish(Some(()))?;
+        let WatchRowsRequest { path_prefix, path, server_ids, states, resume_token } =
+            fields.request().clone();
+        let filter = filter(&mut fields, &path_prefix, &path, &server_ids, &states);
+        let filter = fields.finish(filter)?;
 
-        let cursor = self.cursor(&resume_token, &path_prefix).or_status()?;
-        Ok(Response::new(row_stream::start(self.clone(), cursor, path_prefix)))
+        let cursor = self.cursor(&resume_token, &filter).or_status()?;
+        let (board, tokens) = (self.board.clone(), self.tokens.clone());
+        Ok(Response::new(row_stream::start(board, &self.drain, tokens, cursor, filter)))
     }
 
     async fn list_servers(
@@ -161,35 +140,46 @@ impl MatrixService for Matrix {
 
         let list = |view: &View| {
             let position = view.position().ok_or(MatrixError::Unread)?;
-            Ok::<_, MatrixError>((view.summaries(&after, size, self.board.now()), position))
+            let summaries = view.summaries(&after, size, self.board.now());
+            Ok::<_, MatrixError>((summaries, position, view.member_count()))
         };
-        let ((servers, more), position) = self.board.read(list).or_status()?;
+        let ((servers, more), position, members) = self.board.read(list).or_status()?;
 
         let last = servers.last().filter(|_| more);
         let next_page_token =
             last.map_or_else(String::new, |server| PageToken::seal(server.id.as_str(), &[SERVERS]));
         let servers = servers.into_iter().map(crate::domain::summary::Summary::into_wire).collect();
+        let scheduling = if members < 2 { Scheduling::Alone } else { Scheduling::Active };
         Ok(Response::new(ListServersResponse {
             servers,
             next_page_token,
+            position: Some(wire::position(position)),
+            scheduling: scheduling.into(),
+        }))
+    }
+
+    async fn explain_file(
+        &self,
+        request: Request<ExplainFileRequest>,
+    ) -> tonic::Result<Response<ExplainFileResponse>> {
+        let mut fields = Fields::of(request.into_inner());
+        let server_ids = fields.request().server_ids.clone();
+        let path = fields.parse("path", |r| &r.path);
+        let servers = servers(&mut fields, &server_ids);
+        let (path, servers) = fields.finish(path.zip(servers))?;
+
+        let explained = explain(&self.board, &self.registry, &self.replicas, path, &servers).await;
+        let (explanation, position) = explained.or_status()?;
+        Ok(Response::new(ExplainFileResponse {
+            explanation: Some(explanation.into_wire()),
             position: Some(wire::position(position)),
         }))
     }
 }
 
-impl Matrix {
-    pub(crate) fn board(&self) -> &Board {
-        &self.board
-    }
-
-    pub(crate) fn drain(&self) -> &Drain {
-        &self.drain
-    }
-}
-
 /// The key after which a page begins.
 #[allow(clippy::result_large_err, reason = "the type that tonic wants")]
-fn opened(token: &str, parameters: &[&str]) -> tonic::Result<String> {
+pub(super) fn opened(token: &str, parameters: &[&str]) -> tonic::Result<String> {
     if token.is_empty() {
         return Ok(String::new());
     }

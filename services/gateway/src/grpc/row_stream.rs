@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lockstep_chassis::{
+    drain::Drain,
     status,
     watch::{self, BoxStream, HEARTBEAT},
 };
@@ -12,12 +13,12 @@ use tokio::sync::mpsc;
 use crate::{
     domain::{
         cursor::Cursor,
+        error::MatrixError,
+        filter::Filter,
         view::{Row, Rows},
     },
-    grpc::{
-        matrix_service::{Matrix, MatrixError},
-        wire,
-    },
+    engine::board::Board,
+    grpc::{matrix_service::Tokens, wire},
 };
 
 /// Batches that wait for a slow reader. What changes meanwhile is joined in the view, so more would only be older.
@@ -26,34 +27,39 @@ const BATCHES_WAITING: usize = 1;
 /// second of R41.
 const PACE: Duration = Duration::from_millis(50);
 
-pub(crate) fn start(matrix: Matrix, cursor: Cursor, prefix: String) -> BoxStream<WatchRowsResponse> {
+pub(crate) fn start(
+    board: Board,
+    drain: &Drain,
+    tokens: Tokens,
+    cursor: Cursor,
+    filter: Filter,
+) -> BoxStream<WatchRowsResponse> {
     let (batches, receiver) = mpsc::channel(BATCHES_WAITING);
-    let drain = matrix.drain().clone();
-    let stream = watch::stream(&drain, receiver);
+    let stream = watch::stream(drain, receiver);
     let begun = drain.clone();
     drain.spawn("watch rows", async move {
         tokio::select! {
             biased;
             () = begun.started() => {}
             () = batches.closed() => {}
-            () = run(&matrix, cursor, &prefix, &batches) => {}
+            () = run(&board, &tokens, cursor, &filter, &batches) => {}
         }
     });
     stream
 }
 
 async fn run(
-    matrix: &Matrix,
+    board: &Board,
+    tokens: &Tokens,
     mut cursor: Cursor,
-    prefix: &str,
+    filter: &Filter,
     batches: &mpsc::Sender<tonic::Result<WatchRowsResponse>>,
 ) {
-    let board = matrix.board();
     let mut changes = board.changes();
     let mut told_caught_up = false;
     loop {
         changes.borrow_and_update();
-        let next = board.read(|view| (view.next(&mut cursor, prefix, board.now()), view.position()));
+        let next = board.read(|view| (view.next(&mut cursor, filter, board.now()), view.position()));
         let (Ok(rows), Some(position)) = next else {
             // The reader is told, unless it is gone.
             let _ = batches.send(Err(status::of(&MatrixError::Expired))).await;
@@ -75,7 +81,7 @@ async fn run(
             rows: rows.into_iter().map(Row::into_wire).collect(),
             removed_paths: removed.iter().map(ToString::to_string).collect(),
             caught_up: cursor.caught_up,
-            resume_token: matrix.seal(&cursor, prefix),
+            resume_token: tokens.seal(&cursor, filter),
             position: Some(wire::position(position)),
         };
         if batches.send(Ok(batch)).await.is_err() {

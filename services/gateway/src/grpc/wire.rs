@@ -1,6 +1,9 @@
 //! Between the contract and the domain.
 
-use std::{collections::BTreeMap, time::Duration};
+mod explain;
+pub mod runs;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use lockstep_model::{Epoch, Position, Reason, Revision};
 use lockstep_proto::{
@@ -11,7 +14,7 @@ use lockstep_proto::{
 
 use crate::domain::{
     cause::Cause,
-    cell::{Cell, CellState},
+    cell::{Cell, CellState, Copying},
     report::{Condition, Exception, HeldAhead, Part, Progress, Summary as ReportSummary, Transfer},
     summary::{ServerState, Summary},
     view::Row,
@@ -83,6 +86,7 @@ impl Part {
                 transfers: message.transfers.into_iter().map(transfer_from).collect::<BTreeMap<_, _>>(),
                 held_ahead: message.held_ahead.into_iter().map(held_ahead_from).collect(),
                 compared_age: duration_from(message.compared_age),
+                hashed_age: duration_from(message.hashed_age),
             }),
         };
         Ok(Self {
@@ -108,6 +112,7 @@ fn exception_from(exception: filesync::Exception) -> (String, Exception) {
         progress,
         cause: exception.failure.map(cause_from),
         retry_delay: duration_from(exception.retry_delay),
+        age: duration_from(exception.age).unwrap_or_default(),
     };
     (exception.path, read)
 }
@@ -146,8 +151,12 @@ impl Row {
     }
 }
 
-fn cell_into(server_id: String, cell: Cell) -> gateway::Cell {
+pub(super) fn cell_into(server_id: String, cell: Cell) -> gateway::Cell {
+    let copying = cell.copying;
     gateway::Cell {
+        bytes_per_second: copying.as_ref().map_or(0, |copying| number(copying.bytes_per_second)),
+        time_left: copying.as_ref().and_then(|copying| copying.time_left).map(duration),
+        source_server_id: copying.map_or_else(String::new, |copying| copying.source),
         server_id,
         state: state(cell.state).into(),
         failure: cell.cause.map(|cause| failure(cause, cell.retry_delay)),
@@ -155,6 +164,20 @@ fn cell_into(server_id: String, cell: Cell) -> gateway::Cell {
         age: cell.age.map(duration),
         copied_bytes: number(cell.copied_bytes),
         retry_delay: cell.retry_delay.map(duration),
+    }
+}
+
+/// The state of a cell that a filter names; `None` if it is none.
+pub fn state_from(state: i32) -> Option<CellState> {
+    match cell::State::try_from(state).ok()? {
+        cell::State::Unspecified => None,
+        cell::State::NotEligible => Some(CellState::NotEligible),
+        cell::State::Unknown => Some(CellState::Unknown),
+        cell::State::Unreachable => Some(CellState::Unreachable),
+        cell::State::Pending => Some(CellState::Pending),
+        cell::State::Copying => Some(CellState::Copying),
+        cell::State::Failed => Some(CellState::Failed),
+        cell::State::InSync => Some(CellState::InSync),
     }
 }
 
@@ -183,12 +206,18 @@ impl Summary {
             failure: Some(failure(condition.cause, None)),
             age: Some(duration(condition.age)),
         };
-        let transfer = |(path, transfer): (String, Transfer)| filesync::Transfer {
+        let transfer = |(path, transfer, copying): (String, Transfer, Copying)| filesync::Transfer {
             path,
             source_server_id: transfer.source,
             copied_bytes: number(transfer.copied_bytes),
             total_bytes: number(transfer.total_bytes),
-            bytes_per_second: number(transfer.bytes_per_second),
+            bytes_per_second: number(copying.bytes_per_second),
+            time_left: copying.time_left.map(duration),
+        };
+        let oldest = |(path, revision, age): (Arc<str>, Revision, Duration)| gateway::MissingChange {
+            path: path.to_string(),
+            revision: number(revision.0),
+            age: Some(duration(age)),
         };
         gateway::ServerSummary {
             server_id: self.id.into(),
@@ -207,6 +236,19 @@ impl Summary {
             version: self.version,
             mode: self.mode,
             filesync_uri: self.filesync_uri,
+            oldest_missing: self.oldest.map(oldest),
+            remaining_bytes: number(self.lack.remaining_bytes),
+            bytes_per_second: number(self.bytes_per_second),
+            time_left: self.time_left.map(duration),
+            copying_count: count(self.lack.copying),
+            failed_count: count(self.lack.failed),
+            pending_count: count(self.lack.pending),
+            compared_age: self.compared_age.map(duration),
+            hashed_age: self.hashed_age.map(duration),
+            membership: match self.is_orphan_candidate {
+                true => server_summary::Membership::OrphanCandidate.into(),
+                false => server_summary::Membership::Current.into(),
+            },
         }
     }
 }

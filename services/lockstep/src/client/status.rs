@@ -108,7 +108,7 @@ async fn missing(session: &Session) -> Result<Vec<Row>> {
     let mut found: Vec<Row> = Vec::new();
     let mut page_token = String::new();
     for _ in 0..PAGES_MAX {
-        let request = ListRowsRequest { path_prefix: String::new(), page_size: PAGE_SIZE, page_token };
+        let request = ListRowsRequest { page_size: PAGE_SIZE, page_token, ..ListRowsRequest::default() };
         let mut matrix = session.matrix();
         let page = connect::read(matrix.list_rows(request)).await;
         let page =

@@ -67,7 +67,7 @@ enum End {
 }
 
 async fn watch(session: &Session, goal: &mut Goal, deadline: Instant) -> End {
-    let request = WatchRowsRequest { path_prefix: goal.prefix().to_owned(), resume_token: String::new() };
+    let request = WatchRowsRequest { path_prefix: goal.prefix().to_owned(), ..WatchRowsRequest::default() };
     let mut matrix = session.matrix();
     let mut stream = match timeout_at(deadline, matrix.watch_rows(request)).await {
         Ok(Ok(answer)) => answer.into_inner(),

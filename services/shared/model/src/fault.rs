@@ -146,6 +146,8 @@ reasons! {
     NotRegular "NOT_REGULAR" State "put a copy of its content in its place: only regular files with one name are registered";
     /// The disk of one server refuses work at one path.
     DiskRefused "DISK_REFUSED" State "look at what the disk says of the path: rights, attributes (lsattr), mounts, the log of the kernel; it is tried again by itself";
+    /// No such sync run, or it is not kept any more.
+    SyncRunNotFound "SYNC_RUN_NOT_FOUND" NotFound "list the runs to find its id";
 }
 
 impl Reason {

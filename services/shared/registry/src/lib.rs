@@ -102,6 +102,9 @@ pub trait Registry: Clone + Send + Sync + 'static {
     /// Writes a note: last writer wins within one key, no revision.
     fn put_note(&self, key: String, body: String) -> impl Future<Output = Result<(), RegistryError>> + Send;
 
+    /// Removes a note; none at the key is no error.
+    fn drop_note(&self, key: String) -> impl Future<Output = Result<(), RegistryError>> + Send;
+
     /// The notes below a prefix, ordered by key, at most 10,000.
     fn notes(&self, prefix: String) -> impl Future<Output = Result<Vec<Note>, RegistryError>> + Send;
 

@@ -188,6 +188,11 @@ impl Registry for MemoryRegistry {
         Ok(())
     }
 
+    async fn drop_note(&self, key: String) -> Result<(), RegistryError> {
+        self.available()?.notes.remove(&key);
+        Ok(())
+    }
+
     async fn notes(&self, prefix: String) -> Result<Vec<Note>, RegistryError> {
         let state = self.available()?;
         let found = below(&state.notes, &prefix).take(NOTES_MAX);

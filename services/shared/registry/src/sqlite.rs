@@ -128,6 +128,10 @@ impl Registry for SqliteRegistry {
         self.shared.writer.run(move |connection| side::put_note(connection, &key, &body)).await
     }
 
+    async fn drop_note(&self, key: String) -> Result<(), RegistryError> {
+        self.shared.writer.run(move |connection| side::drop_note(connection, &key)).await
+    }
+
     async fn notes(&self, prefix: String) -> Result<Vec<Note>, RegistryError> {
         self.shared.readers.run(move |connection| side::notes(connection, &prefix)).await
     }

@@ -41,6 +41,10 @@ pub async fn the_last_note_wins_and_no_head_moves<R: Registry>(registry: R) {
     );
     assert_eq!(registry.notes(String::new()).await.expect("read").len(), 5);
     assert_eq!(registry.notes("none".to_owned()).await.expect("read"), []);
+    for _ in 0..2 {
+        registry.drop_note("run/1".to_owned()).await.expect("write");
+        assert_eq!(registry.notes("run/".to_owned()).await.expect("read"), [note("run/2", "c")]);
+    }
     assert_eq!(head(&registry).await, before);
     assert_eq!(registry.get(vec!["run/1".to_owned()]).await.expect("read"), [None]);
 }

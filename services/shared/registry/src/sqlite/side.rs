@@ -18,6 +18,11 @@ pub(super) fn put_note(connection: &Connection, key: &str, body: &str) -> Result
     Ok(())
 }
 
+pub(super) fn drop_note(connection: &Connection, key: &str) -> Result<(), Failure> {
+    connection.prepare_cached("DELETE FROM notes WHERE key = ?1")?.execute([key])?;
+    Ok(())
+}
+
 pub(super) fn notes(connection: &Connection, prefix: &str) -> Result<Vec<Note>, Failure> {
     let mut found = connection
         .prepare_cached("SELECT key, body FROM notes WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3")?;

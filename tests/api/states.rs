@@ -1,0 +1,296 @@
+//! The states of cells as real servers produce them, found by filters, and explained.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use lockstep_model::Reason;
+use lockstep_proto::{
+    filesync::v1::{CheckFilesRequest, MoveFileRequest, check_files_request::Depth},
+    gateway::v1::{
+        Cell, CopyExplanation, ExplainFileRequest, Explanation, ListRowsRequest, ListServersRequest, Row,
+        WatchRowsRequest, cell::State, copy_explanation::Loose, explanation, server_summary::Membership,
+    },
+};
+use tokio::time::timeout;
+use tonic::Status;
+
+use crate::{
+    mesh::{Caller, Mesh, Options, SOON, eventually, on, uuid},
+    refusal::refused,
+};
+
+fn of(servers: &[&str]) -> Vec<String> {
+    servers.iter().map(|server| (*server).to_owned()).collect()
+}
+
+fn states(states: &[State]) -> Vec<i32> {
+    states.iter().map(|state| (*state).into()).collect()
+}
+
+async fn rows(caller: &Caller, request: ListRowsRequest) -> Result<Vec<Row>, Status> {
+    let (mut found, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = ListRowsRequest { page_token, ..request.clone() };
+        let page = caller.matrix().list_rows(request).await?.into_inner();
+        found.extend(page.rows);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(found);
+        }
+    }
+}
+
+async fn paths(caller: &Caller, request: ListRowsRequest) -> Vec<String> {
+    rows(caller, request).await.expect("lists").into_iter().map(|row| row.path).collect()
+}
+
+async fn cell(mesh: &Mesh, path: &str, server: &str) -> (State, String) {
+    // Not yet in the matrix: nothing is known of it.
+    let cells = mesh.row(path).await.map(|row| row.cells).unwrap_or_default();
+    let cell = cells.into_iter().find(|cell| cell.server_id == server).unwrap_or_default();
+    (cell.state(), cell.failure.map(|failure| failure.reason).unwrap_or_default())
+}
+
+async fn explain(caller: &Caller, path: &str, servers: &[&str]) -> Result<Explanation, Status> {
+    let request = ExplainFileRequest { path: path.to_owned(), server_ids: of(servers) };
+    let answer = caller.matrix().explain_file(request).await?.into_inner();
+    assert!(answer.position.is_some());
+    Ok(answer.explanation.expect("the contract says so"))
+}
+
+async fn copy(caller: &Caller, path: &str, server: &str) -> CopyExplanation {
+    let explained = explain(caller, path, &[server]).await.expect("explained");
+    let [copy] = explained.copies.as_slice() else { panic!("one copy: {explained:?}") };
+    assert_eq!(copy.server_id, server);
+    copy.clone()
+}
+
+/// s1 and s2 hold `f/a`, `f/b` and `g`; s3 has a full disk, s4 stands alone, and `f/b` drifted on s2.
+async fn troubled() -> Mesh {
+    let full = Options { reserve_bytes: 1 << 60, ..Options::default() };
+    let alone = Options { mode: "standalone", ..Options::default() };
+    let mesh = Mesh::with(vec![Options::default(), Options::default(), full, alone]).await;
+    let caller = mesh.operator("publisher");
+    for path in ["f/a", "f/b", "g"] {
+        caller.register("s1", path, b"some bytes").await.expect("registered");
+        eventually("s2 holds it", async || cell(&mesh, path, "s2").await.0 == State::InSync).await;
+        let full = (State::Failed, "DISK_FULL".to_owned());
+        eventually("s3 has no room", async || cell(&mesh, path, "s3").await == full).await;
+    }
+    std::fs::write(mesh.transfer("s2").join("f/b"), b"changed by hand").expect("written");
+    let check = CheckFilesRequest { depth: Depth::Times.into(), ..CheckFilesRequest::default() };
+    mesh.operator("operator").stores().check_files(on("s2", check)).await.expect("compared");
+    let drifted = (State::Failed, "DRIFTED".to_owned());
+    eventually("it drifted", async || cell(&mesh, "f/b", "s2").await == drifted).await;
+    mesh
+}
+
+/// R43, R44, H1: rows are found by prefix, path, server and state, in any combination and page by page; filters that name
+/// nothing that there is are refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_found_by_path_server_and_state() {
+    let mesh = troubled().await;
+    let caller = mesh.operator("viewer");
+    let all = ListRowsRequest::default;
+    for page_size in [1, 2, 0] {
+        let failed = ListRowsRequest { states: states(&[State::Failed]), page_size, ..all() };
+        assert_eq!(paths(&caller, failed.clone()).await, ["f/a", "f/b", "g"]);
+        let on_s2 = ListRowsRequest { server_ids: of(&["s2"]), ..failed.clone() };
+        assert_eq!(paths(&caller, on_s2.clone()).await, ["f/b"]);
+        let below = ListRowsRequest { path_prefix: "f/".to_owned(), ..failed };
+        assert_eq!(paths(&caller, below).await, ["f/a", "f/b"]);
+        let wrong = ListRowsRequest { path: "f/a".to_owned(), ..on_s2.clone() };
+        assert_eq!(paths(&caller, wrong).await, Vec::<String>::new());
+        let in_sync = ListRowsRequest { states: states(&[State::InSync, State::Pending]), ..on_s2 };
+        assert_eq!(paths(&caller, in_sync).await, ["f/a", "g"]);
+        let alone = ListRowsRequest { states: states(&[State::NotEligible]), page_size, ..all() };
+        assert_eq!(paths(&caller, alone).await.len(), 3);
+    }
+    let exact = ListRowsRequest { path: "f/a".to_owned(), server_ids: of(&["s3", "s1"]), ..all() };
+    let found = rows(&caller, exact).await.expect("lists");
+    let [row] = found.as_slice() else { panic!("one row: {found:?}") };
+    let servers: Vec<&str> = row.cells.iter().map(|cell| cell.server_id.as_str()).collect();
+    assert_eq!(servers, ["s1", "s3"]);
+    let prefix_of_a_name = ListRowsRequest { path: "f/".to_owned(), ..all() };
+    assert!(paths(&caller, prefix_of_a_name).await.is_empty(), "a path is no prefix");
+
+    let unknown = ListRowsRequest { server_ids: of(&["s9"]), ..all() };
+    refused("unknown", rows(&caller, unknown.clone()).await, Reason::ServerUnknown).says(&["s9"]);
+    let wrong = ListRowsRequest {
+        path: "a".to_owned(),
+        path_prefix: "a".to_owned(),
+        states: vec![99, 0],
+        server_ids: of(&["S"]),
+        ..all()
+    };
+    refused("wrong", rows(&caller, wrong).await, Reason::FieldViolation).blames(&[
+        "path",
+        "server_ids[0]",
+        "states[0]",
+        "states[1]",
+    ]);
+    let first = ListRowsRequest { page_size: 1, ..all() };
+    let token = caller.matrix().list_rows(first).await.expect("lists").into_inner().next_page_token;
+    let other = ListRowsRequest { states: states(&[State::Failed]), page_token: token, ..all() };
+    refused("another listing", caller.matrix().list_rows(other).await, Reason::PageTokenInvalid);
+    let watch = WatchRowsRequest { server_ids: of(&["s9"]), ..WatchRowsRequest::default() };
+    refused("unknown", caller.matrix().watch_rows(watch).await.map(drop), Reason::ServerUnknown);
+}
+
+/// R41, R43: a watch of what failed has it, hears when it fails no more, and when something else does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_of_a_state_hears_both_ways() {
+    let mesh = troubled().await;
+    let caller = mesh.operator("viewer");
+    let server_ids = of(&["s2"]);
+    let request =
+        WatchRowsRequest { states: states(&[State::Failed]), server_ids, ..WatchRowsRequest::default() };
+    let mut watch = caller.matrix().watch_rows(request).await.expect("watches").into_inner();
+    let mut seen = BTreeSet::new();
+    let mut next = async |seen: &mut BTreeSet<String>| {
+        let batch =
+            timeout(SOON, watch.message()).await.expect("in time").expect("no end").expect("a message");
+        seen.retain(|path| !batch.removed_paths.contains(path));
+        assert!(batch.rows.iter().all(|row| row.cells.iter().all(|cell| cell.state() == State::Failed)));
+        seen.extend(batch.rows.into_iter().map(|row| row.path));
+    };
+    while seen != BTreeSet::from(["f/b".to_owned()]) {
+        next(&mut seen).await;
+    }
+    std::fs::write(mesh.transfer("s2").join("g"), b"changed too").expect("written");
+    let check = CheckFilesRequest { depth: Depth::Times.into(), ..CheckFilesRequest::default() };
+    mesh.operator("operator").stores().check_files(on("s2", check)).await.expect("compared");
+    while seen.len() != 2 {
+        next(&mut seen).await;
+    }
+    let file = caller.get("f/b").await.expect("there");
+    let restore = lockstep_proto::filesync::v1::RestoreFileRequest {
+        path: "f/b".to_owned(),
+        expected_revision: file.revision,
+        request_id: uuid(),
+    };
+    mesh.operator("publisher").stores().restore_file(on("s2", restore)).await.expect("begun");
+    while seen != BTreeSet::from(["g".to_owned()]) {
+        next(&mut seen).await;
+    }
+}
+
+/// R42, R43, R26, R31: a file is explained for each server: who holds it and who does not, since when, why, what happens
+/// next and when, and what a person can do; and so is a path that was deleted, moved, never registered or lies loose.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_is_explained() {
+    let mut mesh = troubled().await;
+    let caller = mesh.operator("publisher");
+    let file = caller.get("f/b").await.expect("there");
+    let whole = explain(&caller, "f/b", &[]).await.expect("explained");
+    assert_eq!(whole.state(), explanation::State::Registered);
+    assert_eq!((whole.revision, &whole.digest, whole.size_bytes), (file.revision, &file.digest, 10));
+    assert_eq!((whole.changed_by.as_str(), whole.origin_server_id.as_str()), ("operator/publisher", "s1"));
+    assert!(whole.summary.contains("verified on 1 of 3 servers"), "{}", whole.summary);
+    let states: Vec<State> = whole.copies.iter().filter_map(|c| c.cell.as_ref().map(Cell::state)).collect();
+    assert_eq!(states, [State::InSync, State::Failed, State::Failed, State::NotEligible]);
+
+    let drifted = copy(&caller, "f/b", "s2").await;
+    assert!(drifted.next.is_empty() && drifted.age.is_some(), "nothing is tried: {drifted:?}");
+    assert!(drifted.advice.contains("update-version") && drifted.advice.contains("restore"), "{drifted:?}");
+    eventually("the next try is told", async || copy(&caller, "f/a", "s3").await.next_delay.is_some()).await;
+    let full = copy(&caller, "f/a", "s3").await;
+    assert!(!full.advice.is_empty() && full.next.contains("again") && full.age.is_some(), "{full:?}");
+    let held = copy(&caller, "f/a", "s1").await;
+    assert!(held.message.contains("verified") && held.advice.is_empty(), "{held:?}");
+    let alone = copy(&caller, "f/a", "s4").await;
+    assert!(alone.message.contains("takes no part"), "{alone:?}");
+
+    let gone =
+        caller.delete("s1", "g", caller.get("g").await.expect("there").revision).await.expect("deleted");
+    let deleted = explain(&caller, "g", &[]).await.expect("explained");
+    assert_eq!((deleted.state(), deleted.revision), (explanation::State::Deleted, gone));
+    assert!(deleted.summary.contains("operator/publisher"), "{deleted:?}");
+    let moving = MoveFileRequest {
+        path: "f/a".to_owned(),
+        new_path: "f/new".to_owned(),
+        expected_revision: caller.get("f/a").await.expect("there").revision,
+        request_id: uuid(),
+    };
+    caller.files().move_file(on("s1", moving)).await.expect("moved");
+    let moved = explain(&caller, "f/a", &[]).await.expect("explained");
+    assert_eq!((moved.state(), moved.moved_path.as_str()), (explanation::State::Moved, "f/new"));
+    let never = explain(&caller, "no/such", &[]).await.expect("explained");
+    assert_eq!((never.state(), never.copies.len()), (explanation::State::NeverRegistered, 0));
+    std::fs::write(mesh.transfer("s2").join("loose"), b"nobody registered it").expect("written");
+    std::fs::write(mesh.transfer("s1").join("loose.x"), b"another").expect("written");
+    let loose = explain(&caller, "loose", &[]).await.expect("explained");
+    let [on_s2] = loose.copies.as_slice() else { panic!("one copy: {loose:?}") };
+    assert_eq!((on_s2.server_id.as_str(), on_s2.loose()), ("s2", Loose::Present));
+    assert_eq!(loose.state(), explanation::State::NeverRegistered);
+    refused("no name", explain(&caller, "../x", &[]).await, Reason::PathInvalid).blames(&["path"]);
+    refused("unknown", explain(&caller, "f/b", &["s9"]).await, Reason::ServerUnknown);
+
+    // One that vanished is told with what was known; by a gateway that never heard of it, that nothing is.
+    mesh.servers["s2"].stop().await;
+    let vanished = (State::Unreachable, State::Failed);
+    let seen = async || {
+        let cell = copy(&caller, "f/b", "s2").await.cell.expect("registered");
+        (cell.state(), cell.last_known_state())
+    };
+    eventually("it is told", async || seen().await == vanished).await;
+    let lost = copy(&caller, "f/b", "s2").await;
+    assert!(lost.age.is_some() && lost.message.contains("failed when it was heard last"), "{lost:?}");
+    let answer =
+        caller.matrix().list_servers(ListServersRequest::default()).await.expect("lists").into_inner();
+    let s2 = answer.servers.iter().find(|server| server.server_id == "s2").expect("known");
+    assert_eq!((s2.membership(), s2.failed_count, s2.in_sync_count), (Membership::Current, 1, 0));
+    mesh.door().stop().await;
+    mesh.start_gateway().await;
+    mesh.ready().await;
+    let caller = mesh.operator("publisher");
+    let unknown = copy(&caller, "f/b", "s2").await;
+    assert_eq!(unknown.cell.as_ref().map(Cell::state), Some(State::Unknown), "{unknown:?}");
+    assert!(!unknown.next.is_empty() && !unknown.advice.is_empty(), "{unknown:?}");
+}
+
+/// R43: a server that lacks something says what: how many, how many bytes, and the oldest change with its age.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_says_what_it_lacks() {
+    let mesh = troubled().await;
+    let caller = mesh.operator("viewer");
+    let answer =
+        caller.matrix().list_servers(ListServersRequest::default()).await.expect("lists").into_inner();
+    let s3 = answer.servers.iter().find(|server| server.server_id == "s3").expect("known");
+    assert_eq!((s3.failed_count, s3.pending_count, s3.remaining_bytes), (3, 0, 30), "{s3:?}");
+    assert_eq!((s3.bytes_per_second, s3.time_left), (0, None), "nothing moves, so no time is claimed");
+    let oldest = s3.oldest_missing.as_ref().expect("something is missing");
+    let first = caller.get("f/a").await.expect("there");
+    assert_eq!((oldest.path.as_str(), oldest.revision), ("f/a", first.revision));
+    assert!(oldest.age.is_some());
+    let s2 = answer.servers.iter().find(|server| server.server_id == "s2").expect("known");
+    assert_eq!((s2.failed_count, s2.remaining_bytes), (1, 0), "nothing is copied over a drifted file");
+    let s1 = answer.servers.iter().find(|server| server.server_id == "s1").expect("known");
+    assert_eq!((&s1.oldest_missing, s1.remaining_bytes), (&None, 0));
+    assert!(s1.compared_age.is_some());
+}
+
+/// R44, R45: a server says how fresh its knowledge is: within which time every copy was compared, and within which it was
+/// read again; after a restart the latter is not claimed before the first round through all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_says_how_fresh_its_knowledge_is() {
+    let mut mesh = Mesh::new(2).await;
+    let caller = mesh.operator("publisher");
+    for number in 0..5 {
+        caller.register("s1", &format!("fresh/{number}"), b"x").await.expect("registered");
+        mesh.in_sync(&format!("fresh/{number}")).await;
+    }
+    let s2 = async |mesh: &Mesh| {
+        let answer = mesh.operator("viewer").matrix().list_servers(ListServersRequest::default()).await;
+        let servers = answer.expect("lists").into_inner().servers;
+        servers.into_iter().find(|server| server.server_id == "s2").expect("known")
+    };
+    mesh.restart("s2").await;
+    mesh.ready().await;
+    let fresh = s2(&mesh).await;
+    assert!(fresh.compared_age.is_some() && fresh.hashed_age.is_none(), "{fresh:?}");
+    mesh.servers["s2"].stop().await;
+    let checks = filesync::Checks { scrub_every: Duration::from_millis(200), ..filesync::Checks::default() };
+    mesh.start("s2", Options { checks, ..Options::default() }).await;
+    mesh.ready().await;
+    eventually("all were read again", async || s2(&mesh).await.hashed_age.is_some()).await;
+}
