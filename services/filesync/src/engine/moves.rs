@@ -122,6 +122,7 @@ impl<P: Ports> Engine<P> {
         let _active = self.inner.intents.begin(number);
         let intent = Intent::Move { moves: moves.clone() };
         self.record(vec![Write::Intend(number, intent.clone())]).await?;
+        fail::fail_point!("filesync.move.intended");
         let unmoved = self.rename(number, moves).await;
         if unmoved.is_err() {
             self.inner.intents.leave(number, intent);
