@@ -75,6 +75,11 @@ impl Installation {
         command
     }
 
+    /// Its data directory.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// The bytes that the filesync of a server has had from the disk itself.
     pub(crate) fn read_bytes(&self, server: &str) -> Result<u64> {
         let pid = fs::read_to_string(self.data.join(format!("run/{server}.filesync.pid")))?;

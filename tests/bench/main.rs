@@ -6,13 +6,15 @@
 //! ```text
 //! ROUNDS=5  SIZE_MIB=1024  FILES=10000  COPY_MIB=2048  WORK=dir  LOCKSTEP_BIN=path   (all optional)
 //! SERVERS=200  MATRIX_FILES=100000                                                   (one gateway with many servers)
-//! ONLY=tools | beside | walk | many                                                  (one part alone)
+//! NOTICE_FILES=400                                                                   (small files, one after the other)
+//! ONLY=tools | beside | walk | many | notice                                         (one part alone)
 //! ```
 #![allow(clippy::print_stdout, reason = "it is a program that prints a table")]
 
 mod beside;
 mod lockstep;
 mod many;
+mod notice;
 mod peers;
 mod walk;
 mod work;
@@ -70,6 +72,9 @@ fn run() -> Result<bool> {
     }
     if chosen("walk") {
         met &= walk::measure(&Work::new()?)?;
+    }
+    if chosen("notice") {
+        met &= notice::measure(&Work::new()?).context("small files one after the other")?;
     }
     if chosen("many") {
         met &= many::run(&Work::new()?).context("one gateway with many servers")?;

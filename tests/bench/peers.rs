@@ -22,10 +22,15 @@ const OPEN_WITHIN: Duration = Duration::from_secs(20);
 
 /// Installs what is missing from the packages of the system.
 pub(crate) fn install() -> Result<()> {
-    let tools = [("rsync", "rsync"), ("nginx", "nginx-light"), ("curl", "curl"), ("openssl", "openssl")];
+    install_tools(&[("rsync", "rsync"), ("nginx", "nginx-light"), ("curl", "curl"), ("openssl", "openssl")])
+}
+
+/// Installs the packages of the tools that are missing: tool and package.
+pub(crate) fn install_tools(tools: &[(&str, &str)]) -> Result<()> {
     let found = |tool: &str| Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
     let missing: Vec<&str> = tools
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|(tool, _)| !found(tool).is_ok_and(|output| output.status.success()))
         .map(|(_, package)| package)
         .collect();
@@ -37,10 +42,10 @@ pub(crate) fn install() -> Result<()> {
 }
 
 /// A daemon that ends with the measurement.
-struct Daemon(Child);
+pub(crate) struct Daemon(Child);
 
 impl Daemon {
-    fn start(command: &mut Command, port: u16) -> Result<Self> {
+    pub(crate) fn start(command: &mut Command, port: u16) -> Result<Self> {
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -65,7 +70,7 @@ impl Drop for Daemon {
     }
 }
 
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 

@@ -72,8 +72,14 @@ async fn a_copy_that_moved_just_before_a_crash_goes_with_its_file() {
     ledger.delete(&client, "s1", "new").await.expect("deleted");
     installation.signal("s2.filesync", Signal::SIGKILL).await;
     installation.reborn("s2.filesync", process).await;
-    wait::until("the copy is gone", Duration::from_secs(60), || async {
-        if installation.transfer("s2").join("new").exists() { Err("it is there") } else { Ok(()) }
+    let index = installation.state("s2").join("index.sqlite");
+    wait::until("the copy is gone, and s2 has written that down", Duration::from_secs(60), || async {
+        let index = rusqlite::Connection::open(&index).map_err(|error| error.to_string())?;
+        let left = "SELECT (SELECT count(*) FROM held) + (SELECT count(*) FROM intents)";
+        match index.query_row(left, [], |row| row.get::<_, i64>(0)) {
+            Ok(0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await;
     installation.in_sync(&ledger, Duration::from_secs(30)).await;

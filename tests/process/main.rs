@@ -16,5 +16,6 @@ mod gateways;
 mod model;
 mod tamper;
 mod trace;
+mod truth;
 mod up;
 mod uploads;

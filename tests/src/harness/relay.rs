@@ -34,6 +34,7 @@ pub struct Relay {
 struct Way {
     sent: Arc<AtomicU64>,
     limit: watch::Sender<u64>,
+    open: watch::Sender<bool>,
 }
 
 impl Relay {
@@ -42,7 +43,8 @@ impl Relay {
     /// # Panics
     /// If nobody may listen at one of the addresses.
     pub async fn start(ways: Vec<(SocketAddr, SocketAddr)>) -> Self {
-        let way = Way { sent: Arc::default(), limit: watch::Sender::new(u64::MAX) };
+        let way =
+            Way { sent: Arc::default(), limit: watch::Sender::new(u64::MAX), open: watch::Sender::new(true) };
         let mut tasks = Vec::new();
         for (at, to) in ways {
             let listener = TcpListener::bind(at).await.expect("a free address");
@@ -60,6 +62,11 @@ impl Relay {
     /// From this many bytes on nothing is passed on, until the limit is raised.
     pub fn hold_at(&self, bytes: u64) {
         self.way.limit.send_replace(bytes);
+    }
+
+    /// Keeps back everything in both directions, and ends no connection; or lets it through again.
+    pub fn cut(&self, is_cut: bool) {
+        self.way.open.send_replace(!is_cut);
     }
 }
 
@@ -82,19 +89,21 @@ async fn serve(listener: TcpListener, to: SocketAddr, way: Way) {
             let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
             tokio::select! {
                 biased;
-                () = pass(near_in, far_out, Some(way)) => {}
-                () = pass(far_in, near_out, None) => {}
+                () = pass(near_in, far_out, &way, true) => {}
+                () = pass(far_in, near_out, &way, false) => {}
             }
         });
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Option<Way>) {
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: &Way, is_counted: bool) {
     let mut buffer = vec![0; BUFFER_BYTES];
+    let Way { sent, limit, open } = way;
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        if let Some(Way { sent, limit }) = &way {
+        // The senders are ours, so that waiting cannot fail.
+        let _ = open.subscribe().wait_for(|open| *open).await;
+        if is_counted {
             let sent = sent.fetch_add(count as u64, Ordering::Relaxed) + count as u64;
-            // The sender is ours, so this cannot fail.
             let _ = limit.subscribe().wait_for(|limit| sent <= *limit).await;
         }
         if to.write_all(&buffer[..count]).await.is_err() {

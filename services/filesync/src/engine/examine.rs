@@ -314,7 +314,7 @@ fn error_is_offline(error: &StoreError) -> bool {
     matches!(error, StoreError::Offline { .. })
 }
 
-fn obstacle(path: &FilePath, server: &str, finding: Finding, why: &str) -> Obstacle {
+pub(super) fn obstacle(path: &FilePath, server: &str, finding: Finding, why: &str) -> Obstacle {
     let reason = match finding {
         Finding::Drifted => Reason::Drifted,
         Finding::Lost => Reason::ContentNotFound,

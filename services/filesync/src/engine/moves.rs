@@ -3,9 +3,10 @@
 use lockstep_model::{FilePath, Reason, Revision, clock::Entropy as _, path::fold, record::file_key};
 use lockstep_registry::{Registry as _, RegistryError, Request};
 
-use super::{Ask, Engine, Registered, change::Step, codec::decode, commit::ATTEMPTS_MAX};
+use super::{Ask, Engine, Registered, change::Step, codec::decode, commit::ATTEMPTS_MAX, examine::obstacle};
 use crate::{
     domain::{
+        check::Finding,
         error::FileError,
         exception::{Missing, Obstacle},
         held::{Held, StagedName, Stat, Wanted},
@@ -134,6 +135,7 @@ impl<P: Ports> Engine<P> {
     async fn rename(&self, number: u64, moves: Vec<(FilePath, Wanted)>) -> Result<Unmoved, FileError> {
         let from: Vec<FilePath> = moves.iter().map(|(from, _)| from.clone()).collect();
         let held = self.inner.board.held(&from);
+        let before = self.inner.ports.store.stat(from).await.map_err(|error| self.disk(error))?;
         let pairs = moves.iter().map(|(from, wanted)| (from.clone(), wanted.path.clone())).collect();
         let relocated = match self.inner.ports.store.relocate(pairs).await {
             Ok(relocated) => relocated,
@@ -147,10 +149,14 @@ impl<P: Ports> Engine<P> {
         fail::fail_point!("filesync.move.renamed");
         let (mut blocked, mut unmoved) = (Vec::new(), Unmoved::new());
         let mut writes = vec![Write::Settle(number)];
-        for (((from, wanted), held), relocated) in moves.into_iter().zip(held).zip(relocated) {
+        let found = before.into_iter().zip(relocated);
+        for (((from, wanted), held), (before, relocated)) in moves.into_iter().zip(held).zip(found) {
             let Some(held) = held else { continue };
             match relocated {
-                Ok(stat) => writes.append(&mut hold_moved(from, &wanted, &held, stat)),
+                Ok(stat) if before.is_ok_and(|before| before == Some(held.stat)) => {
+                    writes.append(&mut hold_moved(from, &wanted, &held, stat));
+                }
+                Ok(stat) => writes.append(&mut self.read_moved(from, wanted, &held, stat).await?),
                 // Renamed before a crash; or somebody took it away.
                 Err(StoreError::Absent { .. }) => {
                     writes.push(Write::Release(from));
@@ -214,6 +220,44 @@ impl<P: Ports> Engine<P> {
             }
         }
         self.record(writes).await
+    }
+
+    /// What to write of a copy that looked otherwise than when it was verified before it was renamed: the rename changes its
+    /// times, so that what was done to it would not show any more (R45). So its bytes are read now.
+    async fn read_moved(
+        &self,
+        from: FilePath,
+        wanted: Wanted,
+        held: &Held,
+        stat: Stat,
+    ) -> Result<Vec<Write>, FileError> {
+        let mut writes = vec![Write::Release(from)];
+        let why = match self.adopt(&wanted).await {
+            Ok(Some(mut held)) => {
+                writes.append(&mut held);
+                return Ok(writes);
+            }
+            Ok(None) if stat.same_content(&held.stat) => {
+                let why = "the bytes on the disk are not the ones that were verified";
+                obstacle(&wanted.path, self.server().as_str(), Finding::Corrupt, why)
+            }
+            Ok(None) => {
+                let why = "somebody changed its bytes";
+                obstacle(&wanted.path, self.server().as_str(), Finding::Drifted, why)
+            }
+            Err(error) => {
+                let why = error.of_one_path().ok_or(error)?;
+                writes.push(Write::Miss(Missing::refused(wanted, why)));
+                return Ok(writes);
+            }
+        };
+        let path = &wanted.path;
+        match why.reason {
+            Reason::Drifted => tracing::warn!(%path, obstacle = %why, "a copy drifted; it is left alone"),
+            _ => tracing::warn!(%path, obstacle = %why, "a copy is given up and fetched again"),
+        }
+        writes.push(Write::Miss(Missing::given_up(wanted, why)));
+        Ok(writes)
     }
 
     /// All that are blocked step aside, into staging, and then get their names; whatever is in the way then, nobody
@@ -296,7 +340,7 @@ impl<P: Ports> Engine<P> {
     }
 }
 
-/// What to write when a copy has its new name: it is as verified as it was. If somebody changed it, that still shows.
+/// What to write when a copy has its new name: it is as verified as it was. If somebody changed it just now, that shows.
 fn hold_moved(from: FilePath, wanted: &Wanted, held: &Held, stat: Stat) -> Vec<Write> {
     let stat = if stat.same_content(&held.stat) { stat } else { held.stat };
     let Wanted { path, file_id, revision, digest, .. } = wanted.clone();

@@ -38,22 +38,25 @@ pub struct Replicas<P: Ports> {
     engine: Engine<P>,
     incarnation: Incarnation,
     drain: Drain,
-    started: Instant,
 }
 
 impl<P: Ports> Replicas<P> {
     /// Serves `engine` for one life of the process.
     pub fn new(engine: Engine<P>, incarnation: Incarnation, drain: Drain) -> Self {
-        Self { engine, incarnation, drain, started: Instant::now() }
+        Self { engine, incarnation, drain }
     }
 }
 
+/// What ages are counted from.
+struct Ages {
+    /// When the call arrived.
+    opened: Instant,
+    /// Since when every copy was compared with its record.
+    compared: Option<Instant>,
+}
+
 /// The parts of a batch; the last one carries the position.
-fn batch_into_wire(
-    report: &Report,
-    incarnation: Incarnation,
-    compared: Duration,
-) -> Vec<WatchReplicasResponse> {
+fn batch_into_wire(report: &Report, incarnation: Incarnation, ages: &Ages) -> Vec<WatchReplicasResponse> {
     let now = Instant::now();
     let (mut exceptions, mut cleared) = (report.exceptions.as_slice(), report.cleared.as_slice());
     let mut parts = Vec::new();
@@ -68,7 +71,7 @@ fn batch_into_wire(
             ..WatchReplicasResponse::default()
         };
         if exceptions.is_empty() && cleared.is_empty() {
-            close(&mut part, report, incarnation, compared, now);
+            close(&mut part, report, incarnation, ages, now);
             parts.push(part);
             return parts;
         }
@@ -80,7 +83,7 @@ fn close(
     part: &mut WatchReplicasResponse,
     report: &Report,
     incarnation: Incarnation,
-    compared: Duration,
+    ages: &Ages,
     now: Instant,
 ) {
     part.resume_token = format!("{incarnation} {}", report.sequence);
@@ -99,8 +102,10 @@ fn close(
         traceparent: traceparent.clone(),
     });
     part.held_ahead = ahead.collect();
-    part.compared_age = Some(duration_into_wire(compared));
-    part.hashed_age = report.hashed.map(|since| duration_into_wire(now.saturating_duration_since(since)));
+    let age = |since: Instant| duration_into_wire(now.saturating_duration_since(since));
+    part.compared_age = ages.compared.map(age);
+    part.hashed_age = report.hashed.map(age);
+    part.stream_age = Some(age(ages.opened));
 }
 
 #[tonic::async_trait]
@@ -142,16 +147,17 @@ impl<P: Ports> ReplicaService for Replicas<P> {
         let mut since =
             token.strip_prefix(&format!("{} ", self.incarnation)).and_then(|seq| seq.parse().ok());
         let (parts, stream) = mpsc::channel(QUEUE_PARTS);
-        let (engine, incarnation, started) = (self.engine.clone(), self.incarnation, self.started);
+        let (engine, incarnation, opened) = (self.engine.clone(), self.incarnation, Instant::now());
         let mut changed = engine.board().watch();
         let drain = self.drain.clone();
         self.drain.spawn("watch replicas", async move {
             loop {
                 changed.mark_unchanged();
+                // Before the report: what a walk found that ends in between must be in what claims it (I10).
+                let ages = Ages { opened, compared: engine.board().compared_since() };
                 let report = engine.board().report(since);
                 since = Some(report.sequence);
-                let compared = engine.board().compared_since().unwrap_or(started);
-                for part in batch_into_wire(&report, incarnation, compared.elapsed()) {
+                for part in batch_into_wire(&report, incarnation, &ages) {
                     if parts.send(Ok(part)).await.is_err() {
                         return;
                     }

@@ -84,6 +84,19 @@ pub struct Summary {
     pub compared_age: Option<Duration>,
     /// How long ago every copy had been read and hashed again, when it was said.
     pub hashed_age: Option<Duration>,
+    /// How long the stream had been open for the server, when it was said; `None` from a server that does not say it.
+    pub stream_age: Option<Duration>,
+}
+
+impl Summary {
+    /// Adds to the ages what the message was on its way at most: it was said no earlier than `stream_age` after `opened`,
+    /// when the call was made. Who was stopped, or cut off, reads old messages late, and must not take them for new (I10).
+    fn arrive(&mut self, opened: Moment, now: Moment) {
+        let on_its_way = self.stream_age.map_or(Duration::ZERO, |age| now.saturating_sub(opened + age));
+        for age in [&mut self.compared_age, &mut self.hashed_age].into_iter().flatten() {
+            *age += on_its_way;
+        }
+    }
 }
 
 /// One message of the stream.
@@ -152,6 +165,7 @@ pub enum Malformed {
 /// Puts the parts of one stream together.
 #[derive(Debug, Default)]
 pub struct Assembler {
+    opened: Moment,
     incarnation: Option<String>,
     snapshot_seen: bool,
     snapshot: bool,
@@ -159,6 +173,11 @@ pub struct Assembler {
 }
 
 impl Assembler {
+    /// For a stream that was asked for at `opened`.
+    pub fn new(opened: Moment) -> Self {
+        Self { opened, ..Self::default() }
+    }
+
     /// Takes one part; returns the batch that it completes. An empty part without an end is a heartbeat.
     ///
     /// # Errors
@@ -176,7 +195,8 @@ impl Assembler {
         if self.exceptions.len() > BATCH_ENTRIES_MAX {
             return Err(Malformed::TooLarge);
         }
-        let Some(summary) = part.end else { return Ok(None) };
+        let Some(mut summary) = part.end else { return Ok(None) };
+        summary.arrive(self.opened, now);
         if !self.snapshot && !self.snapshot_seen {
             return Err(Malformed::NoSnapshot);
         }
@@ -258,6 +278,7 @@ mod tests {
                 held_ahead: Vec::new(),
                 compared_age: None,
                 hashed_age: None,
+                stream_age: None,
             }),
         }
     }
@@ -274,6 +295,24 @@ mod tests {
             assembler.push(part(false, &["c"], Some(4)), Moment::ZERO).expect("valid").expect("complete");
         assert!(!batch.snapshot && batch.exceptions.len() == 1);
         assert_eq!(batch.reaches(), Revision(4));
+    }
+
+    /// R44, I10: a message that was on its way for long is not younger for that; one whose clock runs ahead is not older.
+    #[test]
+    fn what_arrives_late_is_as_old_as_it_is() {
+        let seconds = Duration::from_secs;
+        let mut assembler = Assembler::new(seconds(10));
+        let mut age = |stream_age: Option<u64>, now: u64| {
+            let mut late = part(true, &[], Some(3));
+            let end = late.end.as_mut().expect("complete");
+            (end.compared_age, end.stream_age) = (Some(seconds(1)), stream_age.map(seconds));
+            let batch = assembler.push(late, seconds(now)).expect("valid").expect("complete");
+            batch.summary.compared_age
+        };
+        assert_eq!(age(Some(5), 15), Some(seconds(1)));
+        assert_eq!(age(Some(6), 23), Some(seconds(8)));
+        assert_eq!(age(Some(20), 23), Some(seconds(1)));
+        assert_eq!(age(None, 23), Some(seconds(1)));
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(crate) fn report_at(revision: u64) -> Summary {
         held_ahead: Vec::new(),
         compared_age: Some(Duration::from_secs(100)),
         hashed_age: None,
+        stream_age: None,
     }
 }
 

@@ -103,6 +103,7 @@ fn part(position: Position, held_ahead: Vec<HeldAhead>) -> Part {
         held_ahead,
         compared_age: Some(Duration::ZERO),
         hashed_age: None,
+        stream_age: None,
     };
     let incarnation = "one".to_owned();
     Part { incarnation, snapshot: true, exceptions: Vec::new(), cleared: Vec::new(), end: Some(end) }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::{
     domain::{
+        Moment,
         backoff::Backoff,
         cause::Cause,
         report::{Assembler, Part},
@@ -43,8 +44,9 @@ impl<P: Replicas, E: Entropy> Watch<P, E> {
         let mut backoff = Backoff::new(RECONNECT_LEAST, RECONNECT_MOST);
         let mut lost_because: Option<Cause> = None;
         loop {
+            let opened = self.board.now();
             let cause = match tokio::time::timeout(OPEN_MAX, self.replicas.watch(&self.address)).await {
-                Ok(Ok(parts)) => self.consume(parts, &mut backoff, &mut lost_because).await,
+                Ok(Ok(parts)) => self.consume(parts, opened, &mut backoff, &mut lost_because).await,
                 Ok(Err(cause)) => cause,
                 Err(_) => silent(OPEN_MAX),
             };
@@ -66,11 +68,12 @@ impl<P: Replicas, E: Entropy> Watch<P, E> {
     async fn consume(
         &self,
         mut parts: Parts,
+        opened: Moment,
         backoff: &mut Backoff,
         lost_because: &mut Option<Cause>,
     ) -> Cause {
         let id = &self.address.id;
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::new(opened);
         loop {
             let part = match tokio::time::timeout(SILENCE_MAX, parts.next()).await {
                 Ok(Some(Ok(part))) => part,

@@ -87,6 +87,7 @@ impl Part {
                 held_ahead: message.held_ahead.into_iter().map(held_ahead_from).collect(),
                 compared_age: duration_from(message.compared_age),
                 hashed_age: duration_from(message.hashed_age),
+                stream_age: duration_from(message.stream_age),
             }),
         };
         Ok(Self {
