@@ -4,6 +4,7 @@
 //! `UPDATE=1 cargo nextest run --workspace -E 'test(each_state_is_told_in_words)'`, and read the difference.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead as _, BufReader},
     path::PathBuf,
@@ -75,9 +76,28 @@ async fn until_told(installation: &Installation, seen: &mut Seen, args: &[&str],
     seen.note(&args.join(" "), text);
 }
 
-/// Text without what differs from run to run; runs of spaces within a line are one.
+/// Text without what differs from run to run: runs of spaces within a line are one, a line that is repeated as well, and
+/// states that pass by are left out.
 fn normal(text: &str) -> String {
-    text.trim_end().lines().map(normal_line).collect::<Vec<_>>().join("\n")
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.trim_end().lines().filter(|line| !line.starts_with("RUNNING:")) {
+        let line = normal_line(line).replace("tried again at any moment", "tried again in <time>");
+        let line = without_cause(&line.replace("within <time>", "-"));
+        if lines.last() != Some(&line) || line.is_empty() {
+            lines.push(line);
+        }
+    }
+    lines.join("\n")
+}
+
+/// How a connection broke depends on the moment.
+fn without_cause(line: &str) -> String {
+    for (before, after) in [("is not heard: ", "; "), (": ", " (PEER_UNREACHABLE)")] {
+        let Some((head, rest)) = line.split_once(before) else { continue };
+        let Some((_, tail)) = rest.rsplit_once(after) else { continue };
+        return format!("{head}{before}<cause>{after}{tail}");
+    }
+    line.to_owned()
 }
 
 fn normal_line(line: &str) -> String {
@@ -107,7 +127,11 @@ fn normal_line(line: &str) -> String {
         } else {
             let is_id = plain.len() == 36 && plain.matches('-').count() == 4;
             let is_time = plain.len() >= 19 && plain.starts_with("20") && plain.contains('T');
-            let is_moving = is_number(&plain) && (unit == "of" || unit == "MiB" || unit == "GiB");
+            let is_moving = is_number(&plain)
+                && (words.get(at.wrapping_sub(1)) == Some(&"revision")
+                    || unit == "of"
+                    || unit == "MiB"
+                    || unit == "GiB");
             let is_digest = plain.len() == 64;
             result.push(if is_id {
                 word.replace(&plain, "<id>")
@@ -185,8 +209,13 @@ async fn each_state_is_told_in_words() {
 
     // IN_SYNC, DISK_FULL and NOT_ELIGIBLE.
     register("docs/a.txt").await;
-    until_told(&installation, &mut seen, &["file", "why", "docs/a.txt", "--server", "s2"], &["IN_SYNC"])
-        .await;
+    until_told(
+        &installation,
+        &mut seen,
+        &["file", "why", "docs/a.txt", "--server", "s2"],
+        &["IN_SYNC", "compared"],
+    )
+    .await;
     let full = ["file", "why", "docs/a.txt", "--server", "s3"];
     until_told(&installation, &mut seen, &full, &["FAILED", "DISK_FULL", "again, in"]).await;
     until_told(&installation, &mut seen, &["file", "why", "docs/a.txt", "--server", "s4"], &["NOT_ELIGIBLE"])
@@ -212,7 +241,7 @@ async fn each_state_is_told_in_words() {
 
     // A run that only a person and a full disk keep, and one that only a person keeps.
     let late = ["sync", "docs/", "--wait", "--timeout", "2s"];
-    until_told(&installation, &mut seen, &late, &["DISK_FULL", "DRIFTED", "=> 2"]).await;
+    until_told(&installation, &mut seen, &late, &["DISK_FULL", "DRIFTED", "docs/a.txt on s3", "=> 2"]).await;
     let undecided = ["sync", "docs/", "--server", "s2", "--wait"];
     until_told(&installation, &mut seen, &undecided, &["wait for a decision", "=> 2"]).await;
     until_told(
@@ -224,25 +253,35 @@ async fn each_state_is_told_in_words() {
     .await;
     let listed = output(&installation, &["sync", "ls", "--output", "json"]).await;
     let listed: Value = serde_json::from_slice(&listed.stdout).expect("one document");
-    let id = listed["runs"][1]["run_id"].as_str().expect("an id").to_owned();
+    let of_s2 = |run: &&Value| run["server_ids"] == serde_json::json!(["s2"]);
+    let run = listed["runs"].as_array().and_then(|runs| runs.iter().find(of_s2)).expect("it is listed");
+    let id = run["run_id"].as_str().expect("an id").to_owned();
     let (code, text) = told(&installation, &["sync", "show", &id]).await;
     seen.note("sync show", format!("{text}\n=> {code}"));
     let (code, text) = told(&installation, &["sync", "cancel", &id]).await;
     seen.note("sync cancel", format!("{text}\n=> {code}"));
-    let (_, text) = told(&installation, &["sync", "ls"]).await;
-    seen.note("sync ls", text);
+    until_told(&installation, &mut seen, &["sync", "ls"], &["WAITING", "COMPLETED", "CANCELLED"]).await;
 
     // A copy that is under way, and one that a server has not come to.
     let large = outside.path().join("large.bin");
     fs::write(&large, vec![7; LARGE_BYTES]).expect("written");
     let large = large.to_str().expect("UTF-8").to_owned();
-    installation.run(&["file", "register", &large, "firmware/large.bin", "--server", "s1"]).await;
-    let copying = ["file", "why", "firmware/large.bin", "--server", "s2"];
+    installation
+        .run(&["file", "register", &large, "firmware/drivers/network/large-file.bin", "--server", "s1"])
+        .await;
+    let copying = ["file", "why", "firmware/drivers/network/large-file.bin", "--server", "s2"];
     until_told(&installation, &mut seen, &copying, &["COPYING", "standing still"]).await;
-    until_told(&installation, &mut seen, &["status"], &["On its way", "still", "=> 2"]).await;
+    until_told(
+        &installation,
+        &mut seen,
+        &["status"],
+        &["still", "DISK_FULL: 3", "LOOSE_FILE_EXISTS: 1", "=> 2"],
+    )
+    .await;
     let (_, text) = told(&installation, &["server", "ls"]).await;
     seen.note("server ls", text);
     check_terminal(&installation).await;
+    assert_documented(&installation, &id, &story).await;
     installation.signal("s2.filesync", Signal::SIGSTOP).await;
     register("docs/late.txt").await;
     until_told(&installation, &mut seen, &["file", "why", "docs/late.txt", "--server", "s2"], &["PENDING"])
@@ -259,8 +298,8 @@ async fn each_state_is_told_in_words() {
     until_told(
         &installation,
         &mut seen,
-        &["file", "why", "firmware/large.bin", "--server", "s2"],
-        &["IN_SYNC"],
+        &["file", "why", "firmware/drivers/network/large-file.bin", "--server", "s2"],
+        &["IN_SYNC", "compared"],
     )
     .await;
 
@@ -309,6 +348,48 @@ fn assert_story(story: &[Value]) {
     assert!(story.iter().all(|it| it["time"].as_str().is_some_and(|time| time.ends_with('Z'))));
     let on_s3 = |it: &&Value| it["event"] == "COPY" && it["server_id"] == "s3";
     assert!(!story[gone..].iter().any(|it| on_s3(&it)), "a server that is gone is one event");
+}
+
+/// Every word of every document is in the README of the program.
+async fn assert_documented(installation: &Installation, run_id: &str, story: &[Value]) {
+    let readme = include_str!("../../services/lockstep/README.md");
+    let mut words = BTreeSet::new();
+    story.iter().for_each(|event| collect_words(event, &mut words));
+    let commands: [&[&str]; 9] = [
+        &["status"],
+        &["server", "ls"],
+        &["file", "ls"],
+        &["file", "get", "docs/a.txt"],
+        &["file", "why", "docs/a.txt"],
+        &["sync", "docs/"],
+        &["sync", "show", run_id],
+        &["sync", "ls"],
+        &["file", "get", "no/such"],
+    ];
+    for args in commands {
+        let output = output(installation, &[args, &["--output", "json"]].concat()).await;
+        let text = if output.stdout.is_empty() { &output.stderr } else { &output.stdout };
+        let document = serde_json::from_slice(text).unwrap_or_else(|error| panic!("{args:?}: {error}"));
+        collect_words(&document, &mut words);
+    }
+    // The values of a reason are named by the contract.
+    let unknown: Vec<_> = words.iter().filter(|word| !readme.contains(&format!("`{word}`"))).collect();
+    assert!(unknown.is_empty(), "not in services/lockstep/README.md: {unknown:?}");
+}
+
+fn collect_words(value: &Value, words: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (word, value) in fields {
+                words.insert(word.clone());
+                if word != "metadata" {
+                    collect_words(value, words);
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect_words(value, words)),
+        _ => {}
+    }
 }
 
 /// On a terminal, made by `script` of util-linux: coloured unless told otherwise, never wider than it, redrawn in place.

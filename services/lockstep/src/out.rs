@@ -33,6 +33,8 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
 
 /// Says something beside the result, on the standard error stream; nothing depends on it.
 pub(crate) fn note(text: &str) {
+    let fitted = terminal::error_width().map(|width| table::wrapped(text, width));
+    let text = fitted.as_deref().unwrap_or(text);
     // A standard error stream that cannot be written leaves nobody to tell.
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
@@ -96,6 +98,15 @@ pub(crate) fn duration(time: Duration) -> String {
         120..7_200 => format!("{} min {} s", seconds / 60, seconds % 60),
         7_200..172_800 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
         _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+/// When something is tried again.
+pub(crate) fn again(delay: Duration) -> String {
+    if delay < Duration::from_millis(50) {
+        "tried again at any moment".to_owned()
+    } else {
+        format!("tried again in {}", duration(delay))
     }
 }
 

@@ -102,14 +102,18 @@ pub(crate) fn obstacles(run: &SyncRun, indent: &str) -> String {
 }
 
 fn obstacle(obstacle: &SyncObstacle, indent: &str) -> Vec<String> {
-    let whose = match obstacle.path.as_str() {
-        "" => format!("server {}", obstacle.server_id),
-        path => format!("{} on {}", out::escaped(path), obstacle.server_id),
-    };
     let failure = obstacle.failure.clone().unwrap_or_default();
-    let mut lines = vec![format!("{indent}{whose}: {} ({})", out::escaped(&failure.message), failure.reason)];
+    let whose = match obstacle.path.as_str() {
+        "" => format!("server {}: ", obstacle.server_id),
+        // The sentence says both already.
+        path if failure.message.contains(path) && failure.message.contains(&obstacle.server_id) => {
+            String::new()
+        }
+        path => format!("{} on {}: ", out::escaped(path), obstacle.server_id),
+    };
+    let mut lines = vec![format!("{indent}{whose}{} ({})", out::escaped(&failure.message), failure.reason)];
     let delay = obstacle.retry_delay.or(failure.retry_delay).map(shape::span);
-    lines.extend(delay.map(|delay| format!("{indent}  next  tried again in {}", out::duration(delay))));
+    lines.extend(delay.map(|delay| format!("{indent}  next  {}", out::again(delay))));
     if !failure.advice.is_empty() {
         lines.push(format!("{indent}  do    {}", out::escaped(&failure.advice)));
     }

@@ -106,6 +106,8 @@ impl Status {
     }
 
     fn document(&self) -> shape::Status<'_> {
+        let cells = self.failed.iter().flat_map(|row| row.cells.iter().map(move |cell| (row, cell)));
+        let failed = cells.filter(|(_, cell)| cell.state() == cell::State::Failed);
         shape::Status {
             in_sync: self.is_in_sync(),
             registry_revision: self.revision,
@@ -113,6 +115,8 @@ impl Status {
             servers: self.servers.iter().map(shape::Server::of).collect(),
             missing: self.missing_cells().map(|(row, cell)| shape::MissingCopy::of(row, cell)).collect(),
             missing_count: self.missing_count(),
+            failed: failed.map(|(row, cell)| shape::MissingCopy::of(row, cell)).collect(),
+            has_all_failed: self.has_all_failed,
         }
     }
 }
@@ -155,7 +159,7 @@ pub(crate) async fn run(session: &Session, format: Format, args: StatusArgs) -> 
         (false, false) => {
             let status = Status::read(session).await?;
             status.print(format)?;
-            verdict(&status, session, "what is missing is listed above")
+            verdict(&status, session, "the reasons are listed above")
         }
         (true, _) => wait(session, format, &args).await,
         (false, true) => watch(session, format).await,
@@ -211,7 +215,9 @@ fn verdict(status: &Status, session: &Session, why: &str) -> Result<()> {
     } else {
         "not everything is in sync"
     };
-    Err(Problem::new(Exit::NotInSync, what, why).at(session.gateway()))
+    Err(Problem::new(Exit::NotInSync, what, why)
+        .at(session.gateway())
+        .advise("`lockstep file why PATH` tells all about one file; `lockstep sync --wait` tries at once"))
 }
 
 /// A place where the status is shown again and again: redrawn on a terminal, elsewhere a line or document a change.

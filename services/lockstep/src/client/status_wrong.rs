@@ -86,7 +86,7 @@ impl Group<'_> {
         }
         lines.push(format!("      why   {}", out::escaped(&self.first.message)));
         match self.next {
-            Some(delay) => lines.push(format!("      next  tried again in {}", out::duration(delay))),
+            Some(delay) => lines.push(format!("      next  {}", out::again(delay))),
             None if reason == "DRIFTED" => lines.push("      next  nothing happens by itself".to_owned()),
             None => {}
         }
@@ -100,7 +100,7 @@ impl Group<'_> {
 fn failure_lines(what: &str, failure: &Failure) -> Vec<String> {
     let why = format!("  {}: {} ({})", out::escaped(what), out::escaped(&failure.message), failure.reason);
     let retry = failure.retry_delay.map(shape::span);
-    let retry = retry.map(|delay| format!("      next  tried again in {}", out::duration(delay)));
+    let retry = retry.map(|delay| format!("      next  {}", out::again(delay)));
     let advice = Some(&failure.advice).filter(|advice| !advice.is_empty());
     let advice = advice.map(|advice| format!("      do    {}", out::escaped(advice)));
     [Some(why), retry, advice].into_iter().flatten().collect()

@@ -64,7 +64,7 @@ fn copy_lines(copy: &CopyExplanation) -> Vec<String> {
     };
     head.extend(copy.cell.as_ref().map(|cell| out::painted(tone, &shape::cell_state(cell))));
     head.extend(cell.failure.as_ref().map(|failure| failure.reason.clone()));
-    let age = copy.age.map(|age| out::duration(shape::span(age)));
+    let age = copy.age.or(cell.age).map(|age| out::duration(shape::span(age)));
     head.extend(age.map(|age| match cell.state() {
         // The age of such a copy is that of the comparison.
         State::InSync => format!("(compared {age} ago)"),

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use super::{fitted, terminal, text};
+use super::{fitted, table, terminal, text};
 use crate::{cli::Format, problem::Result};
 
 /// Columns of a bar.
@@ -32,16 +32,25 @@ impl Live {
     /// Draws over what was drawn before. More than the height of the terminal is cut: what scrolled away cannot be drawn
     /// over.
     pub(crate) fn draw(&mut self, page: &str) -> Result<()> {
-        let page = fitted(page);
-        let mut lines: Vec<&str> = page.lines().collect();
-        let room = terminal::height() - 1;
-        let more = format!("… {} more lines", lines.len().saturating_sub(room - 1));
-        if lines.len() > room {
-            lines.truncate(room - 1);
+        let (page, width) = (fitted(page), terminal::width().unwrap_or(usize::MAX));
+        // A word that cannot be broken takes more rows than one.
+        let rows = |line: &str| table::visible_width(line).div_ceil(width).max(1);
+        let all: Vec<&str> = page.lines().collect();
+        let (mut lines, mut taken, room) = (Vec::new(), 0, terminal::height() - 2);
+        for line in &all {
+            if taken + rows(line) > room {
+                break;
+            }
+            taken += rows(line);
+            lines.push(*line);
+        }
+        let more = format!("… {} more lines", all.len() - lines.len());
+        if lines.len() < all.len() {
             lines.push(&more);
+            taken += 1;
         }
         let up = if self.drawn == 0 { String::new() } else { format!("\x1b[{}A", self.drawn) };
-        self.drawn = lines.len();
+        self.drawn = taken;
         text(&format!("{up}\r{}\x1b[K\x1b[J", lines.join("\x1b[K\n")))
     }
 
@@ -74,6 +83,6 @@ mod tests {
         assert_eq!(bar(50, 100), "[############------------]  50 %");
         assert_eq!(bar(99_999, 100_000), "[#######################-]  99 %");
         assert_eq!(bar(100, 100), "[########################] 100 %");
-        assert_eq!(bar(3, 0), "[########################]   0 %");
+        assert_eq!(bar(3, 0), "[------------------------]   0 %");
     }
 }

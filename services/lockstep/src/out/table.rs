@@ -148,9 +148,8 @@ pub(crate) fn elided(text: &str, width: usize) -> String {
         return text.to_owned();
     }
     let room = width.saturating_sub(1);
-    let left = room / 3;
-    let head = taken(text.chars(), left);
-    let tail: Vec<char> = taken(text.chars().rev(), room - left).chars().rev().collect();
+    let head = taken(text.chars(), room / 3);
+    let tail: Vec<char> = taken(text.chars().rev(), room - head.width()).chars().rev().collect();
     format!("{head}…{}", tail.into_iter().collect::<String>())
 }
 
@@ -231,10 +230,7 @@ mod tests {
         let table = Table { header: &["PATH", "STATE"], right: &[], elastic: &[0], optional: &[] };
         let rows = [row(&["firmware/drivers/network/card/driver.bin", "FAILED"])];
         let text = table.render(&rows, Some(40), false);
-        assert_eq!(
-            text,
-            " PATH                             STATE\n firmware/d…twork/card/driver.bin  FAILED"
-        );
+        assert_eq!(text, " PATH                             STATE\n firmware/d…work/card/driver.bin  FAILED");
         assert!(text.lines().all(|line| line.width() <= 40), "{text}");
         assert!(table.render(&rows, None, false).contains("firmware/drivers/network/card/driver.bin"));
         // Below the least width of a column nothing more is taken away.

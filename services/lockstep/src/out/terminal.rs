@@ -1,6 +1,6 @@
 //! What is known of the terminal, if there is one: its width, its height, and whether it may be coloured.
 
-use std::{io::IsTerminal as _, sync::OnceLock};
+use std::{io::IsTerminal, sync::OnceLock};
 
 /// Narrower than this nothing can be read; a terminal that says so is not believed.
 const WIDTH_MIN: usize = 40;
@@ -9,10 +9,19 @@ const HEIGHT_DEFAULT: usize = 24;
 
 /// Columns of the terminal that the standard output goes to; `None` where it goes elsewhere, and nothing is cut.
 pub(super) fn width() -> Option<usize> {
-    if !std::io::stdout().is_terminal() {
+    width_of(std::io::stdout())
+}
+
+/// The same of the standard error stream.
+pub(super) fn error_width() -> Option<usize> {
+    width_of(std::io::stderr())
+}
+
+fn width_of(stream: impl std::os::fd::AsFd + IsTerminal) -> Option<usize> {
+    if !stream.is_terminal() {
         return None;
     }
-    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    let size = rustix::termios::tcgetwinsize(stream).ok()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0).map(|columns| columns.max(WIDTH_MIN))
 }
 

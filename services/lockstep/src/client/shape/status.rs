@@ -19,6 +19,10 @@ pub(crate) struct Status<'a> {
     /// The first of the copies that are missing.
     pub(crate) missing: Vec<MissingCopy<'a>>,
     pub(crate) missing_count: i64,
+    /// The first of the copies that failed.
+    pub(crate) failed: Vec<MissingCopy<'a>>,
+    /// Whether these are all that failed.
+    pub(crate) has_all_failed: bool,
 }
 
 /// `server ls`.
@@ -47,6 +51,30 @@ pub(crate) struct Server<'a> {
     version: &'a str,
     mode: &'a str,
     filesync_uri: &'a str,
+    oldest_missing: Option<MissingChange<'a>>,
+    remaining_bytes: i64,
+    bytes_per_second: i64,
+    time_left_seconds: Option<f64>,
+    copying_count: i64,
+    failed_count: i64,
+    pending_count: i64,
+    compared_seconds: Option<f64>,
+    hashed_seconds: Option<f64>,
+    membership: String,
+}
+
+/// The oldest change that is not there.
+#[derive(Serialize)]
+struct MissingChange<'a> {
+    path: &'a str,
+    revision: i64,
+    age_seconds: Option<f64>,
+}
+
+impl<'a> MissingChange<'a> {
+    fn of(change: &'a gateway::MissingChange) -> Self {
+        Self { path: &change.path, revision: change.revision, age_seconds: change.age.map(seconds) }
+    }
 }
 
 impl<'a> Server<'a> {
@@ -73,6 +101,19 @@ impl<'a> Server<'a> {
             version: &server.version,
             mode: &server.mode,
             filesync_uri: &server.filesync_uri,
+            oldest_missing: server.oldest_missing.as_ref().map(MissingChange::of),
+            remaining_bytes: server.remaining_bytes,
+            bytes_per_second: server.bytes_per_second,
+            time_left_seconds: server.time_left.map(seconds),
+            copying_count: server.copying_count,
+            failed_count: server.failed_count,
+            pending_count: server.pending_count,
+            compared_seconds: server.compared_age.map(seconds),
+            hashed_seconds: server.hashed_age.map(seconds),
+            membership: word(
+                server_summary::Membership::try_from(server.membership).map(|it| it.as_str_name()),
+                "MEMBERSHIP_",
+            ),
         }
     }
 }
@@ -85,6 +126,7 @@ pub(crate) struct Transfer<'a> {
     copied_bytes: i64,
     total_bytes: i64,
     bytes_per_second: i64,
+    time_left_seconds: Option<f64>,
 }
 
 impl<'a> Transfer<'a> {
@@ -95,6 +137,7 @@ impl<'a> Transfer<'a> {
             copied_bytes: transfer.copied_bytes,
             total_bytes: transfer.total_bytes,
             bytes_per_second: transfer.bytes_per_second,
+            time_left_seconds: transfer.time_left.map(seconds),
         }
     }
 }
@@ -175,7 +218,7 @@ mod tests {
             ..gateway::ServerSummary::default()
         };
         let text = serde_json::to_string(&Server::of(&server)).expect("JSON");
-        let expected = r#"{"server_id":"s1","state":"READY","revision":null,"lag_count":0,"exception_count":0,"in_sync_count":0,"file_count":0,"conditions":[{"reason":"R","message":"m","advice":"a"}],"transfers":[],"silent_seconds":1.5,"clock_state":"UNMEASURED","version":"","mode":"","filesync_uri":""}"#;
+        let expected = r#"{"server_id":"s1","state":"READY","revision":null,"lag_count":0,"exception_count":0,"in_sync_count":0,"file_count":0,"conditions":[{"reason":"R","message":"m","advice":"a"}],"transfers":[],"silent_seconds":1.5,"clock_state":"UNMEASURED","version":"","mode":"","filesync_uri":"","oldest_missing":null,"remaining_bytes":0,"bytes_per_second":0,"time_left_seconds":null,"copying_count":0,"failed_count":0,"pending_count":0,"compared_seconds":null,"hashed_seconds":null,"membership":"UNSPECIFIED"}"#;
         assert_eq!(text, expected);
     }
 
