@@ -319,6 +319,22 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// H1: whoever asks for help gets a line to try.
+    #[test]
+    fn every_command_has_an_example() {
+        fn without<'a>(command: &'a clap::Command, found: &mut Vec<&'a str>) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let is_group = command.has_subcommands() && command.is_subcommand_required_set();
+            if !is_group && !help.contains("Example") {
+                found.push(command.get_name());
+            }
+            command.get_subcommands().for_each(|command| without(command, found));
+        }
+        let (command, mut found) = (Cli::command(), Vec::new());
+        without(&command, &mut found);
+        assert!(found.is_empty(), "no example: {found:?}");
+    }
+
     #[test]
     fn deleting_needs_a_revision() {
         assert!(Cli::try_parse_from(["lockstep", "file", "rm", "a"]).is_err());

@@ -120,7 +120,7 @@ impl Table<'_> {
             let text = if is_elastic { elided(text, widths[column]) } else { text.clone() };
             let space = " ".repeat(widths[column].saturating_sub(text.width()));
             let tone = Tone::of(&text).filter(|_| colour && !is_elastic);
-            let text = tone.map_or(text.clone(), |tone| tone.paint(&text));
+            let text = tone.map_or_else(|| text.clone(), |tone| tone.paint(&text));
             if self.right.contains(&column) { format!("{space}{text}") } else { format!("{text}{space}") }
         };
         let cells: Vec<String> =
@@ -163,7 +163,11 @@ fn taken(chars: impl Iterator<Item = char>, width: usize) -> String {
         .collect()
 }
 
-/// Lines that are longer than `width` go on in the next one, two columns further in than they began.
+/// The longest label of a line.
+const LABEL_MAX: usize = 8;
+
+/// Lines that are longer than `width` go on in the next one: below their text if they begin with a label, else two columns
+/// further in than they began.
 pub(super) fn wrapped(text: &str, width: usize) -> String {
     text.lines().map(|line| wrapped_line(line, width)).collect::<Vec<_>>().join("\n")
 }
@@ -173,7 +177,10 @@ fn wrapped_line(line: &str, width: usize) -> String {
         return line.to_owned();
     }
     let indent = line.len() - line.trim_start_matches(' ').len();
-    let next = " ".repeat((indent + 2).min(width / 2));
+    let rest = &line[indent..];
+    let label = rest.find("  ").filter(|end| *end < LABEL_MAX && rest.is_char_boundary(*end));
+    let label = label.map(|end| rest.len() - rest[end..].trim_start_matches(' ').len());
+    let next = " ".repeat((indent + label.unwrap_or(2)).min(width / 2));
     let mut lines: Vec<String> = Vec::new();
     let mut current = " ".repeat(indent);
     let mut is_empty = true;
@@ -258,6 +265,7 @@ mod tests {
     #[test]
     fn long_lines_go_on_below_what_they_say() {
         assert_eq!(wrapped("  one two three four\nshort", 12), "  one two\n    three\n    four\nshort");
+        assert_eq!(wrapped("  do    one two three", 16), "  do    one two\n        three");
         assert_eq!(wrapped("unbreakable-word-of-great-length", 12), "unbreakable-word-of-great-length");
     }
 }
