@@ -52,9 +52,22 @@ async fn a_server_that_lost_everything_is_not_taken_for_a_new_one() {
     mesh.in_sync("d/file").await;
     assert_eq!(store_of(&mesh, "s1").await, store, "the root is the one that it was");
 
+    // The root alone: the state is for it, and has to go first.
+    mesh.servers["s1"].stop().await;
+    empty(&mesh, "s1/root");
+    mesh.start("s1", Options { lost_store: Some(store), ..Options::default() }).await;
+    eventually("it is told", async || told(&mesh, "s1").await.is_some()).await;
+    let (reason, message) = told(&mesh, "s1").await.expect("just seen");
+    assert_eq!(reason, Reason::StoreOffline.as_str());
+    assert!(
+        message.contains(&format!(
+            "remove its state directory and start server s1 once with --lost-store={store}"
+        )),
+        "{message}"
+    );
+
     mesh.servers["s1"].stop().await;
     empty(&mesh, "s1/state");
-    empty(&mesh, "s1/root");
     mesh.start("s1", Options::default()).await;
     eventually("it is told", async || told(&mesh, "s1").await.is_some()).await;
     let (reason, message) = told(&mesh, "s1").await.expect("just seen");

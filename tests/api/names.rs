@@ -2,16 +2,19 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
 };
 
 use bytes::Bytes;
 use futures::future::join;
 use lockstep_chassis::SERVER_KEY;
 use lockstep_model::Reason;
-use lockstep_proto::filesync::v1::{DeleteDirectoryRequest, MoveDirectoryRequest, MoveFileRequest};
+use lockstep_proto::filesync::v1::{
+    DeleteDirectoryRequest, File as Registered, InPlace, ListLooseFilesRequest, MoveDirectoryRequest,
+    MoveFileRequest, NewFile, new_file::Source,
+};
 use lockstep_tests::names::{self, Case, Outcome};
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
 use tonic::Status;
 
 use crate::{
@@ -30,6 +33,65 @@ fn on_disk(mesh: &Mesh, server: &str, name: &[u8]) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     file.read_to_end(&mut content)?;
     Ok(content)
+}
+
+/// The directories above a name, outermost first.
+fn above(name: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    let slashes: Vec<usize> =
+        name.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at).collect();
+    slashes.into_iter().map(|at| &name[..at])
+}
+
+/// Puts a file there by hand, under exactly this name; false if no disk can have it, or it would not be below.
+fn plant(mesh: &Mesh, name: &[u8], content: &[u8]) -> bool {
+    let is_outside = name.split(|byte| *byte == b'/').any(|part| [&b""[..], b".", b".."].contains(&part));
+    if is_outside || name.contains(&0) {
+        return false;
+    }
+    let directory = File::open(mesh.transfer("s1")).expect("a directory");
+    for above in above(name) {
+        // It may be there.
+        let _ = mkdirat(&directory, above, Mode::RWXU);
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = openat(&directory, name, flags, Mode::RUSR | Mode::WUSR);
+    let is_there = file.is_ok_and(|file| File::from(file).write_all(content).is_ok());
+    if !is_there {
+        uproot(mesh, name);
+    }
+    is_there
+}
+
+/// Removes it again, and the directories above it.
+fn uproot(mesh: &Mesh, name: &[u8]) {
+    let directory = File::open(mesh.transfer("s1")).expect("a directory");
+    let _ = unlinkat(&directory, name, AtFlags::empty());
+    for above in above(name).rev() {
+        let _ = unlinkat(&directory, above, AtFlags::REMOVEDIR);
+    }
+}
+
+async fn in_place(caller: &Caller, path: &str) -> Result<Registered, Status> {
+    let source = Some(Source::InPlace(InPlace {}));
+    caller.register_as("s1", &uuid(), NewFile { path: path.to_owned(), source, ..NewFile::default() }).await
+}
+
+/// R2, R4: what lies there under a name that cannot be registered is listed with the reason, and left alone.
+async fn is_listed_as_loose(mesh: &Mesh, case: &Case) -> bool {
+    if !plant(mesh, &case.name, b"loose") {
+        return false;
+    }
+    let request = ListLooseFilesRequest { page_size: 500, ..ListLooseFilesRequest::default() };
+    let listed = mesh.operator("viewer").stores().list_loose_files(on("s1", request)).await;
+    let listed = listed.expect("listed").into_inner().loose_files;
+    let [found] = listed.as_slice() else { panic!("{case}: {listed:?}") };
+    // What is too deep, or below a name that is no text, is told by the directory that it is in.
+    assert!(String::from_utf8_lossy(&case.name).starts_with(&found.path), "{case}: {}", found.path);
+    let why = found.failure.as_ref().unwrap_or_else(|| panic!("{case}: it could be registered"));
+    assert!(["PATH_INVALID", "NOT_REGULAR"].contains(&why.reason.as_str()), "{case}: {why:?}");
+    assert_eq!(on_disk(mesh, "s1", &case.name).expect("there"), b"loose", "{case}");
+    uproot(mesh, &case.name);
+    true
 }
 
 /// Registered on one server, read at another, the bytes under exactly this name on both, deleted at a third.
@@ -64,6 +126,20 @@ async fn is_stored_exactly(mesh: &Mesh, caller: &Caller, case: &Case) {
     })
     .await;
     caller.delete("s2", text, at.revision).await.unwrap_or_else(|told| panic!("{case}: {told:?}"));
+    is_gone(mesh, case).await;
+
+    assert!(plant(mesh, &case.name, content.as_bytes()), "{case}");
+    let file = in_place(caller, text).await.unwrap_or_else(|told| panic!("{case} in place: {told:?}"));
+    assert_eq!(file.path, text, "{case}");
+    eventually(&format!("{case}, registered in place, is on s2"), async || {
+        on_disk(mesh, "s2", &case.name).is_ok_and(|found| found == content.as_bytes())
+    })
+    .await;
+    caller.delete("s2", text, file.revision).await.unwrap_or_else(|told| panic!("{case}: {told:?}"));
+    is_gone(mesh, case).await;
+}
+
+async fn is_gone(mesh: &Mesh, case: &Case) {
     for server in ["s1", "s2"] {
         eventually(&format!("{case} is gone from {server}"), async || {
             std::fs::read_dir(mesh.transfer(server)).expect("a directory").next().is_none()
@@ -96,6 +172,7 @@ async fn is_refused(caller: &Caller, case: &Case, rule: &str) {
     let what = case.to_string();
     for (method, answer, field) in [
         ("RegisterFile", caller.register("s1", text, b"x").await.map(drop), "file.path"),
+        ("RegisterFile in place", in_place(caller, text).await.map(drop), "file.path"),
         ("GetFile", caller.get(text).await.map(drop), "path"),
         ("DeleteFile", caller.delete("s2", text, 1).await.map(drop), "path"),
         ("MoveFile", move_file(caller, text, "x").await, "path"),
@@ -136,7 +213,8 @@ async fn is_no_text(caller: &Caller, case: &Case) {
     }
 }
 
-/// R1, R5, R6, R70: every name of the table, through register, get and delete.
+/// R1, R2, R3, R4, R5, R6, R70: every name of the table, through register, in place, get, move, delete and the directories,
+/// and lying loose on a disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_names_have_their_outcome() {
     let mesh = Mesh::new(2).await;
@@ -149,12 +227,15 @@ async fn hostile_names_have_their_outcome() {
     let (stored, others): (Vec<Case>, Vec<Case>) =
         names::table().into_iter().partition(|case| case.outcome == Outcome::Stored);
     assert!(stored.len() > 20 && others.len() > 50, "the table was read");
+    let mut loose = 0;
     for case in &others {
         match case.outcome {
             Outcome::Refused(rule) => is_refused(&caller, case, &rule.to_string()).await,
             _ => is_no_text(&caller, case).await,
         }
+        loose += usize::from(is_listed_as_loose(&mesh, case).await);
     }
+    assert!(loose > 20, "only {loose} of the names were put on a disk");
     assert_eq!((mesh.footprint().await, listing()), before, "a refused name leaves nothing");
     for case in &stored {
         is_stored_exactly(&mesh, &caller, case).await;

@@ -1,8 +1,10 @@
 //! A server that was away.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
-use lockstep_tests::harness::{Installation, Ledger, Monitor, Options, content};
+use lockstep_proto::filesync::v1::MoveFileRequest;
+use lockstep_tests::harness::{Installation, Ledger, Monitor, Options, addressed, content, wait};
+use nix::sys::signal::Signal;
 
 /// R22, R32, R33, I1, I3, I6, I10: 100 files are registered and 50 deleted while a server is down; after its start it is in
 /// sync without waiting for its cycle, and nothing deleted came back.
@@ -40,4 +42,41 @@ async fn a_server_that_was_away_catches_up() {
     ledger.check_disks(&installation);
     assert!(monitor.end() > 140);
     installation.assert_no_alarms(&["server lost server_id=s3"]);
+}
+
+/// I3, R32, R38: a server that dies between renaming a copy and writing that down, and finds after its start that the file was
+/// deleted meanwhile, removes the copy from where it is by now; it is no loose file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_moved_just_before_a_crash_goes_with_its_file() {
+    let installation = Installation::start(Options::every("1h")).await;
+    let (client, mut ledger) = (installation.client("publisher"), Ledger::default());
+    let file = ledger.register(&client, "s1", "old", content("old", 2_000)).await.expect("registered");
+    installation.in_sync(&ledger, Duration::from_secs(30)).await;
+    installation.restart("s2.filesync", &[("LOCKSTEP_STOP", "filesync.move.renamed")]).await;
+    let process = installation.process("s2.filesync").await;
+    let request = MoveFileRequest {
+        path: "old".to_owned(),
+        new_path: "new".to_owned(),
+        expected_revision: file.revision,
+        request_id: "move".to_owned(),
+    };
+    let moved = client.files().move_file(addressed(request, "s1")).await.expect("moved").into_inner();
+    wait::until("s2 has renamed its copy", Duration::from_secs(60), || async {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        if stat.contains(") T ") { Ok(()) } else { Err(stat) }
+    })
+    .await;
+    assert!(installation.transfer("s2").join("new").exists());
+    ledger.note_deleted("old");
+    ledger.note(&moved.file.expect("the contract says so"));
+    ledger.delete(&client, "s1", "new").await.expect("deleted");
+    installation.signal("s2.filesync", Signal::SIGKILL).await;
+    installation.reborn("s2.filesync", process).await;
+    wait::until("the copy is gone", Duration::from_secs(60), || async {
+        if installation.transfer("s2").join("new").exists() { Err("it is there") } else { Ok(()) }
+    })
+    .await;
+    installation.in_sync(&ledger, Duration::from_secs(30)).await;
+    ledger.check_disks(&installation);
+    ledger.check_indexes(&installation);
 }

@@ -129,11 +129,16 @@ async fn a_stalled_copy_moves_to_another_holder() {
     let hold = installation.directory().join("hold");
     fs::write(&hold, "").expect("written");
     let pause = format!("filesync.fetch.journaled={}", hold.display());
-    installation.bring_up("s3.filesync", &[("LOCKSTEP_PAUSE", &pause)]).await;
-    wait::until("s3 copies from s1", WORK_MAX, || async {
-        let cell = cell_of(&viewer, PATH, "s3").await;
-        let begun = cell.state() == cell::State::Copying && cell.source_server_id == "s1";
-        if begun && cell.copied_bytes > 0 { Ok(()) } else { Err(format!("{cell:?}")) }
+    let hits = installation.directory().join("hits");
+    let hits_text = hits.display().to_string();
+    let variables = [
+        ("LOCKSTEP_PAUSE", pause.as_str()),
+        ("LOCKSTEP_HITS", &hits_text),
+        ("LOCKSTEP_POINTS", "filesync.fetch.journaled"),
+    ];
+    installation.bring_up("s3.filesync", &variables).await;
+    wait::until("s3 has copied a part", WORK_MAX, || async {
+        if hits.exists() { Ok(()) } else { Err("not yet") }
     })
     .await;
     installation.signal("s1.filesync", Signal::SIGSTOP).await;

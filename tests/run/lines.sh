@@ -40,5 +40,7 @@ line 0 '"STATE_IN_SYNC"' \
     'grpcurl $TLS -d '\''{"path_prefix":"repository/README.md"}'\'' localhost:7443 lockstep.gateway.v1.MatrixService/ListRows'
 line 0 '"originServerId"' \
     'grpcurl $TLS -d '\''{"path":"repository/README.md"}'\'' localhost:7443 lockstep.filesync.v1.FileService/GetFile'
+line 0 '"STATE_IN_SYNC"' \
+    'grpcurl $TLS -d '\''{"path":"repository/README.md"}'\'' localhost:7443 lockstep.gateway.v1.MatrixService/ExplainFile'
 line 0 '"path": "hello.txt"' \
     'grpcurl $TLS -H '\''lockstep-server: s1'\'' -d '\''{"file":{"path":"hello.txt","content":"aGVsbG8="},"request_id":"r1"}'\'' localhost:7443 lockstep.filesync.v1.FileService/RegisterFile'

@@ -208,6 +208,7 @@ impl Judge {
             let leaving = loaded.intents.iter().any(|(_, intent)| match intent {
                 Intent::Delete { path: leaving, .. } => leaving == path,
                 Intent::Exchange { wanted, .. } => wanted.path == *path,
+                Intent::Move { moves } => moves.iter().any(|(from, _)| from == path),
                 Intent::Register { .. } | Intent::InPlace { .. } => false,
             });
             // A file that moves is renamed before the position passes that.

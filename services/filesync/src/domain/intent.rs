@@ -40,6 +40,12 @@ pub enum Intent {
         /// What they will be. The revision is not known yet.
         files: Vec<Wanted>,
     },
+    /// Files that have another path by now, and whose copies are about to be renamed. After a crash the bytes are at the one
+    /// path or the other; what became of the file meanwhile does not tell at which.
+    Move {
+        /// From where, and what they are at their new path.
+        moves: Vec<(FilePath, Wanted)>,
+    },
     /// A file whose deletion is committed and that is about to leave the transfer directory.
     Delete {
         /// Where it is.
@@ -119,6 +125,7 @@ impl Intent {
             Self::Register { files, .. } => files.iter().map(|file| &file.wanted.path).collect(),
             Self::InPlace { files } => files.iter().map(|wanted| &wanted.path).collect(),
             Self::Exchange { wanted, .. } => vec![&wanted.path],
+            Self::Move { moves } => moves.iter().flat_map(|(from, wanted)| [from, &wanted.path]).collect(),
             Self::Delete { path, .. } => vec![path],
         }
     }
@@ -135,7 +142,7 @@ impl Intent {
     pub fn staged(&self) -> Vec<&StagedName> {
         match self {
             Self::Register { files, .. } => files.iter().map(|file| &file.staged).collect(),
-            Self::InPlace { .. } => Vec::new(),
+            Self::InPlace { .. } | Self::Move { .. } => Vec::new(),
             Self::Exchange { staged, .. } | Self::Delete { staged, .. } => vec![staged],
         }
     }

@@ -118,6 +118,20 @@ impl<P: Ports> Engine<P> {
         if moves.is_empty() {
             return Ok(Unmoved::new());
         }
+        let number = self.number();
+        let _active = self.inner.intents.begin(number);
+        let intent = Intent::Move { moves: moves.clone() };
+        self.record(vec![Write::Intend(number, intent.clone())]).await?;
+        fail::fail_point!("filesync.move.intended");
+        let unmoved = self.rename(number, moves).await;
+        if unmoved.is_err() {
+            self.inner.intents.leave(number, intent);
+        }
+        unmoved
+    }
+
+    /// Carries out the moves of an intent, which is settled unless this fails.
+    async fn rename(&self, number: u64, moves: Vec<(FilePath, Wanted)>) -> Result<Unmoved, FileError> {
         let from: Vec<FilePath> = moves.iter().map(|(from, _)| from.clone()).collect();
         let held = self.inner.board.held(&from);
         let pairs = moves.iter().map(|(from, wanted)| (from.clone(), wanted.path.clone())).collect();
@@ -126,11 +140,13 @@ impl<P: Ports> Engine<P> {
             Err(error) => {
                 let error = self.disk(error);
                 let why = error.of_one_path().ok_or(error)?;
+                self.record(vec![Write::Settle(number)]).await?;
                 return Ok(moves.into_iter().map(|(from, wanted)| (from, wanted, why.clone())).collect());
             }
         };
         fail::fail_point!("filesync.move.renamed");
-        let (mut writes, mut blocked, mut unmoved) = (Vec::new(), Vec::new(), Unmoved::new());
+        let (mut blocked, mut unmoved) = (Vec::new(), Unmoved::new());
+        let mut writes = vec![Write::Settle(number)];
         for (((from, wanted), held), relocated) in moves.into_iter().zip(held).zip(relocated) {
             let Some(held) = held else { continue };
             match relocated {
@@ -162,6 +178,42 @@ impl<P: Ports> Engine<P> {
             unmoved.append(&mut self.relocate_blocked(blocked).await?);
         }
         Ok(unmoved)
+    }
+
+    /// A copy that was renamed before a crash is held where it is: whatever became of its file since then, it is ours to
+    /// move on, to replace or to remove.
+    pub(super) async fn settle_moves(
+        &self,
+        number: u64,
+        moves: Vec<(FilePath, Wanted)>,
+    ) -> Result<(), FileError> {
+        let paths: Vec<FilePath> =
+            moves.iter().flat_map(|(from, wanted)| [from.clone(), wanted.path.clone()]).collect();
+        let _lease = self.inner.leases.acquire(&paths).await;
+        let (board, store) = (&self.inner.board, &self.inner.ports.store);
+        let mut writes = vec![Write::Settle(number)];
+        for (from, wanted) in moves {
+            let there = [from.clone(), wanted.path.clone()];
+            let [Some(held), None] = <[_; 2]>::try_from(board.held(&there)).unwrap_or_default() else {
+                continue;
+            };
+            if (held.file_id, held.digest) != (wanted.file_id, wanted.digest) {
+                continue;
+            }
+            let found = store.stat(vec![from.clone()]).await.map_err(|error| self.disk(error))?.pop();
+            if matches!(found, Some(Ok(Some(stat))) if stat.same_content(&held.stat)) {
+                continue;
+            }
+            if let Some(mut renamed) = self.adopt(&wanted).await? {
+                // What is missing there by now may be newer.
+                if !board.is_missing(&wanted) {
+                    renamed.retain(|write| !matches!(write, Write::Clear(_)));
+                }
+                writes.push(Write::Release(from));
+                writes.append(&mut renamed);
+            }
+        }
+        self.record(writes).await
     }
 
     /// All that are blocked step aside, into staging, and then get their names; whatever is in the way then, nobody

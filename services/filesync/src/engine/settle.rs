@@ -90,6 +90,7 @@ impl<P: Ports> Engine<P> {
                 }
                 Intent::Register { files, asked } => self.settle_register(number, asked, files).await,
                 Intent::InPlace { files } => self.settle_in_place(number, files).await,
+                Intent::Move { moves } => self.settle_moves(number, moves).await,
                 Intent::Delete { path, staged, digest } => {
                     self.settle_deletes(vec![Leaving { number, path, staged, digest }]).await.map(drop)
                 }

@@ -149,15 +149,14 @@ impl<P: Ports> Engine<P> {
         Ok(known.filter(|known| Some(*known) != self.inner.settings.lost_store))
     }
 
-    /// What somebody can do whose root and state are both gone, beside mounting the root.
+    /// What somebody can do whose root is gone for good, beside mounting it.
     fn with_way_out(&self, error: StoreError, loaded: &Loaded, expected: Option<StoreId>) -> StoreError {
-        match (error, expected) {
-            (StoreError::Offline { cause }, Some(store)) if loaded.store.is_none() => {
-                let way = format!("mount it, or give the store of server {} up", self.server());
-                StoreError::Offline { cause: format!("{way} with --lost-store={store}: {cause}") }
-            }
-            (error, _) => error,
-        }
+        let (StoreError::Offline { cause }, Some(store)) = (&error, expected) else { return error };
+        let server = self.server();
+        // The state tells what was on the lost root: kept, it would be taken for what is on the new one.
+        let first = if loaded.store.is_some() { "remove its state directory and " } else { "" };
+        let way = format!("mount it, or if it is lost for good, {first}start server {server} once");
+        StoreError::Offline { cause: format!("{way} with --lost-store={store}: {cause}") }
     }
 
     async fn adopt_store(&self, store: StoreId, loaded: &Loaded) -> Result<(), FileError> {
