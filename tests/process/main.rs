@@ -6,6 +6,7 @@
 )]
 
 mod away;
+mod cli;
 mod copies;
 mod crash;
 mod disks;

@@ -12,6 +12,14 @@ line 0 'repository/README.md' \
     'lockstep file ls repository/ --all'
 line 0 '"state":"ACTIVE"' \
     'lockstep file get repository/README.md --output json'
+line 0 'verified on 3 of 3 servers' \
+    'lockstep file why repository/README.md'
+line 0 'COMPLETED' \
+    'lockstep sync repository/ --wait'
+line 0 '"state":"COMPLETED"' \
+    'lockstep sync ls --output json'
+line 0 'complete' \
+    'lockstep completion bash'
 line 0 'in sync on every server' \
     'lockstep file register README.md docs/README.md --server s2 --wait'
 line 1 'FILE_EXISTS' \

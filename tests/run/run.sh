@@ -165,7 +165,7 @@ if [[ -n $once ]]; then
             [[ $known != "${command//localhost:7443/$gateway}" ]] || found=yes
         done
         [[ -n $found ]] || { wrong=$((wrong + 1)); printf 'WRONG not run by CI: %s\n' "$command"; }
-    done < <(sed -n '/^```sh$/,/^```$/p' README.md | grep -E '^(lockstep (file|status|server)|grpcurl)( |$)' | sed 's/ *# .*//')
+    done < <(sed -n '/^```sh$/,/^```$/p' README.md | grep -E '^(lockstep (file|sync|status|server)|grpcurl)( |$)' | sed 's/ *# .*//')
     [[ $shown -gt 0 ]] || fail "README.md shows no command"
     [[ $wrong == 0 ]] || fail "$wrong lines did not do what they should"
     echo "${#commands[@]} lines, $left_out of them left out for want of grpcurl, $shown shown in README.md"
@@ -175,6 +175,8 @@ if [[ -n $once ]]; then
     wait "$up_pid" || fail "the installation did not end cleanly"
     up_pid=
     [[ $((SECONDS - started)) -le 6 ]] || fail "the installation took longer than 5 s to end"
+    say "What README.md shows of a terminal is what a terminal shows"
+    LOCKSTEP_BIN=$program tests/run/record.sh --check || fail "see above"
     say "Everything was as it should be"
     exit 0
 fi

@@ -1,7 +1,9 @@
 //! The words of the command line. Nothing is done here.
 
 mod change;
+pub(crate) mod show;
 pub(crate) mod store;
+pub(crate) mod sync;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -9,13 +11,18 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lockstep_chassis::config::Span;
 
 use self::change::revision;
-pub(crate) use self::change::{MoveArgs, RemoveArgs, ReplaceArgs, Seen};
+use self::sync::SyncArgs;
+pub(crate) use self::{
+    change::{MoveArgs, RemoveArgs, ReplaceArgs, Seen},
+    show::{CompletionArgs, EventsArgs, ServerCommand, StatusArgs, WhyArgs},
+};
 
 const EXAMPLES: &str = "\
 Examples:
   lockstep up --servers 3 --data ./lockstep-data
   lockstep file register ./base.img os/base.img --server s1 --wait
-  lockstep status
+  lockstep status --watch
+  lockstep file why os/base.img
 
 Exit codes:
   0   done
@@ -102,9 +109,25 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lockstep status\n  lockstep status --watch\n  lockstep status --until-in-sync --timeout 5m"
     )]
     Status(StatusArgs),
+    /// Synchronise now, and see how far that is. Servers synchronise by themselves; this asks at once, tries again what
+    /// failed, and can be waited for.
+    #[command(
+        after_help = "Examples:\n  lockstep sync --wait --timeout 5m\n  lockstep sync firmware/ --server s2 --server s3\n  lockstep sync ls"
+    )]
+    Sync(SyncArgs),
+    /// Follow what changes: files, copies, servers and their conditions, one line each, until interrupted.
+    #[command(
+        after_help = "Examples:\n  lockstep events\n  lockstep events firmware/ --server s3 --output json\n\nTimes are of the clock of this machine, in UTC. Copies on a server that falls silent are told as one line about the\nserver. Only changes after the first line are told."
+    )]
+    Events(EventsArgs),
     /// Show the servers.
     #[command(subcommand)]
     Server(ServerCommand),
+    /// Print the completion of a shell.
+    #[command(
+        after_help = "Examples:\n  lockstep completion bash > /etc/bash_completion.d/lockstep\n  lockstep completion zsh > \"${fpath[1]}/_lockstep\"\n  lockstep completion fish > ~/.config/fish/completions/lockstep.fish"
+    )]
+    Completion(CompletionArgs),
     /// Run the gateway: the one door for people.
     #[command(after_help = SERVICE_HELP, disable_help_flag = true)]
     Gateway(ServiceArgs),
@@ -180,6 +203,11 @@ pub(crate) enum FileCommand {
     /// Show the record of a file.
     #[command(after_help = "Example:\n  lockstep file get os/base.img --output json")]
     Get(GetArgs),
+    /// Explain where a file is and where it is not: since when, why, what happens next, and what you can do.
+    #[command(
+        after_help = "Examples:\n  lockstep file why os/base.img\n  lockstep file why os/base.img --server s3 --output json\n\nThe exit code is 0 whenever there is an answer, whatever it is."
+    )]
+    Why(WhyArgs),
     /// Replace the bytes of a registered file; it keeps its identity, and every reader sees the old bytes or the new ones.
     #[command(
         after_help = "Example:\n  lockstep file replace ./base.img os/base.img --revision 7 --server s1"
@@ -276,28 +304,6 @@ pub(crate) struct GetArgs {
     pub(crate) path: String,
 }
 
-/// `lockstep status`
-#[derive(Args, Debug)]
-pub(crate) struct StatusArgs {
-    /// Show it again whenever it changes, until interrupted.
-    #[arg(long)]
-    pub(crate) watch: bool,
-    /// Wait until everything is in sync everywhere.
-    #[arg(long)]
-    pub(crate) until_in_sync: bool,
-    /// How long to wait.
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = span, requires = "until_in_sync")]
-    pub(crate) timeout: Duration,
-}
-
-/// `lockstep server`
-#[derive(Subcommand, Debug)]
-pub(crate) enum ServerCommand {
-    /// List the servers with their addresses.
-    #[command(after_help = "Example:\n  lockstep server ls --output json")]
-    Ls,
-}
-
 fn span(text: &str) -> Result<Duration, String> {
     text.parse::<Span>().map(|span| span.0).map_err(|error| error.to_string())
 }
@@ -311,6 +317,22 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// H1: whoever asks for help gets a line to try.
+    #[test]
+    fn every_command_has_an_example() {
+        fn without<'a>(command: &'a clap::Command, found: &mut Vec<&'a str>) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let is_group = command.has_subcommands() && command.is_subcommand_required_set();
+            if !is_group && !help.contains("Example") {
+                found.push(command.get_name());
+            }
+            command.get_subcommands().for_each(|command| without(command, found));
+        }
+        let (command, mut found) = (Cli::command(), Vec::new());
+        without(&command, &mut found);
+        assert!(found.is_empty(), "no example: {found:?}");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! ```text
 //! lockstep gateway|filesync|catalog|resolver|timeguard    service.rs   one line each
 //! lockstep up                                             up/          a supervisor and its children
-//! lockstep file|status|server                             client/      a few calls to the gateway, then text or JSON
+//! lockstep file|sync|status|events|server                 client/      a few calls to the gateway, then text or JSON
+//! lockstep completion                                     below        from the words of cli.rs
 //! ```
 //!
 //! Invariants
@@ -19,10 +20,10 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{Parser as _, error::ErrorKind};
+use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, show::Shell},
     problem::{Exit, Problem, Result},
 };
 
@@ -41,12 +42,31 @@ fn main() -> ExitCode {
         return service::run(name, args.settings.clone())
             .unwrap_or_else(|| ExitCode::from(Exit::Usage as u8));
     }
+    if let Command::Completion(args) = &cli.command {
+        return complete(args.shell);
+    }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             out::note(&problem.render(format));
             ExitCode::from(problem.exit as u8)
         }
+    }
+}
+
+/// Prints the completion of a shell: every word, from the definition of the command line itself.
+fn complete(shell: Shell) -> ExitCode {
+    use clap_complete::Shell as Known;
+    let known = match shell {
+        Shell::Bash => Known::Bash,
+        Shell::Zsh => Known::Zsh,
+        Shell::Fish => Known::Fish,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(known, &mut Cli::command(), "lockstep", &mut script);
+    match out::text(String::from_utf8_lossy(&script).trim_end()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => ExitCode::from(problem.exit as u8),
     }
 }
 

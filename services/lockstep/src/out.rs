@@ -1,9 +1,17 @@
 //! Printing: to the standard output, in a form that no name can change.
 
+mod live;
+mod table;
+mod terminal;
+
 use std::{io::Write as _, time::Duration};
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
+
+pub(crate) use self::{
+    live::{Live, bar},
+    table::{Table, Tone, painted},
+};
 
 use crate::problem::{Exit, Problem, Result};
 
@@ -25,26 +33,26 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
 
 /// Says something beside the result, on the standard error stream; nothing depends on it.
 pub(crate) fn note(text: &str) {
+    let fitted = terminal::error_width().map(|width| table::wrapped(text, width));
+    let text = fitted.as_deref().unwrap_or(text);
     // A standard error stream that cannot be written leaves nobody to tell.
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// A table without lines; the columns of `right` are aligned to the right.
-pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    let aligned = |column: usize, text: &str| {
-        let side = if right.contains(&column) { CellAlignment::Right } else { CellAlignment::Left };
-        Cell::new(text).set_alignment(side)
-    };
-    if !header.is_empty() {
-        table.set_header(header.iter().enumerate().map(|(column, text)| aligned(column, text)));
-    }
-    for row in rows {
-        table.add_row(row.iter().enumerate().map(|(column, text)| aligned(column, text)));
-    }
-    let lines: Vec<String> = table.to_string().lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n")
+/// Prints text for a person: on a terminal its long lines are wrapped, each with the indent that it began with.
+pub(crate) fn page(text: &str) -> Result<()> {
+    self::text(&fitted(text))
+}
+
+/// Text whose lines fit the terminal; as it is where there is none.
+pub(crate) fn fitted(text: &str) -> String {
+    terminal::width().map_or_else(|| text.to_owned(), |width| table::wrapped(text, width))
+}
+
+/// A table without lines; the columns of `right` are aligned to the right, those of `elastic` give way where the terminal
+/// is narrow: their middle is left out.
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize], elastic: &[usize]) -> String {
+    Table { header, right, elastic, optional: &[] }.print(&rows)
 }
 
 /// Text with everything written out that a terminal would obey or hide.
@@ -93,9 +101,13 @@ pub(crate) fn duration(time: Duration) -> String {
     }
 }
 
-/// How long `left` bytes take at a rate; `None` while nothing moves.
-pub(crate) fn time_left(left: i64, bytes_per_second: i64) -> Option<Duration> {
-    (bytes_per_second > 0 && left >= 0).then(|| Duration::from_secs((left / bytes_per_second) as u64))
+/// When something is tried again.
+pub(crate) fn again(delay: Duration) -> String {
+    if delay < Duration::from_millis(50) {
+        "tried again at any moment".to_owned()
+    } else {
+        format!("tried again in {}", duration(delay))
+    }
 }
 
 /// A word and how many, with its plural.
@@ -119,17 +131,5 @@ mod tests {
         {
             assert_eq!(duration(Duration::from_millis(millis)), text);
         }
-        assert_eq!(time_left(100, 10), Some(Duration::from_secs(10)));
-        assert_eq!(time_left(100, 0), None);
-    }
-
-    #[test]
-    fn a_table_has_aligned_columns_and_no_lines() {
-        let text = table(
-            &["NAME", "SIZE"],
-            vec![vec!["a".into(), "1 B".into()], vec!["long".into(), "12 B".into()]],
-            &[1],
-        );
-        assert_eq!(text, " NAME  SIZE\n a      1 B\n long  12 B");
     }
 }

@@ -16,7 +16,10 @@ use lockstep_proto::{
         file_service_client::FileServiceClient, store_service_client::StoreServiceClient,
         upload_service_client::UploadServiceClient,
     },
-    gateway::v1::{ListServersRequest, ServerSummary, matrix_service_client::MatrixServiceClient},
+    gateway::v1::{
+        ListServersRequest, ServerSummary, matrix_service_client::MatrixServiceClient,
+        sync_run_service_client::SyncRunServiceClient,
+    },
 };
 use tonic::Request;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -138,6 +141,11 @@ impl Session {
     /// The matrix.
     pub(crate) fn matrix(&self) -> MatrixServiceClient<Channel> {
         MatrixServiceClient::new(self.channel(Lane::Control))
+    }
+
+    /// Sync runs.
+    pub(crate) fn runs(&self) -> SyncRunServiceClient<Channel> {
+        SyncRunServiceClient::new(self.channel(Lane::Control))
     }
 
     /// All servers.

@@ -101,7 +101,7 @@ fn rows(files: &[File], with_header: bool) -> String {
     };
     let header: &[&str] =
         if with_header { &["PATH", "SIZE", "REVISION", "ORIGIN", "BLAKE3", "REGISTERED (UTC)"] } else { &[] };
-    out::table(header, files.iter().map(row).collect(), &[1, 2])
+    out::table(header, files.iter().map(row).collect(), &[1, 2], &[0])
 }
 
 /// Shows one record.

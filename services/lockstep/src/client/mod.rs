@@ -2,18 +2,24 @@
 
 mod change;
 mod connect;
+mod events;
+mod events_diff;
 mod files;
 mod goal;
 mod in_place;
 mod progress;
 mod register;
+mod run;
+mod run_text;
 mod shape;
 mod source;
 mod status;
 mod status_text;
+mod status_wrong;
 mod store;
 mod upload;
 mod wait;
+mod why;
 
 pub(crate) use connect::Session;
 
@@ -46,6 +52,9 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
             store::update_version(&session, format, args).await
         }
         Command::File(FileCommand::Restore(args)) => store::restore(&session, format, args).await,
+        Command::File(FileCommand::Why(args)) => why::run(&session, format, args).await,
+        Command::Sync(args) => run::run(&session, format, args).await,
+        Command::Events(args) => events::run(&session, format, args).await,
         Command::Status(args) => status::run(&session, format, args).await,
         Command::Server(ServerCommand::Ls) => status::servers(&session, format).await,
         // The other commands do not come here; see main.

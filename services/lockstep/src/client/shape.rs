@@ -1,15 +1,26 @@
 //! The documents of `--output json`: a stable shape with the words of the contract. Sizes, counts and revisions are
 //! numbers, ages are seconds, times are RFC 3339 text in UTC. Fields may be added, never renamed or removed.
 
+mod event;
+mod explained;
+mod run;
+mod status;
+
+use std::time::Duration;
+
 use jiff::Timestamp;
 use lockstep_proto::{
     filesync::v1::{self as filesync, file},
-    gateway::v1::{self as gateway, cell, server_summary},
     shared::v1::Failure as WireFailure,
 };
 use serde::Serialize;
 
-use crate::out;
+pub(crate) use self::{
+    event::Event,
+    explained::Explained,
+    run::{Run, Runs, Started, run_state},
+    status::{MissingCopy, Server, Servers, Status, cell_state, cell_words, clock_state, server_state},
+};
 
 /// `file register`, `file ls`.
 #[derive(Serialize)]
@@ -170,74 +181,6 @@ impl Checked {
     }
 }
 
-/// `status`.
-#[derive(Serialize)]
-pub(crate) struct Status<'a> {
-    pub(crate) in_sync: bool,
-    pub(crate) registry_revision: i64,
-    pub(crate) file_count: i64,
-    pub(crate) servers: Vec<Server<'a>>,
-    /// The first of the copies that are missing.
-    pub(crate) missing: Vec<MissingCopy<'a>>,
-    pub(crate) missing_count: i64,
-}
-
-/// `server ls`.
-#[derive(Serialize)]
-pub(crate) struct Servers<'a> {
-    pub(crate) servers: Vec<Server<'a>>,
-    pub(crate) registry_revision: i64,
-}
-
-/// One server.
-#[derive(Serialize)]
-pub(crate) struct Server<'a> {
-    server_id: &'a str,
-    state: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    failure: Option<Failure<'a>>,
-    revision: Option<i64>,
-    lag_count: i64,
-    exception_count: i64,
-    in_sync_count: i64,
-    file_count: i64,
-    conditions: Vec<Failure<'a>>,
-    transfers: Vec<Transfer<'a>>,
-    silent_seconds: Option<f64>,
-    clock_state: String,
-    version: &'a str,
-    mode: &'a str,
-    filesync_uri: &'a str,
-}
-
-impl<'a> Server<'a> {
-    /// From the wire.
-    pub(crate) fn of(server: &'a gateway::ServerSummary) -> Self {
-        Self {
-            server_id: &server.server_id,
-            state: server_state(server),
-            failure: server.failure.as_ref().map(Failure::of),
-            revision: server.position.as_ref().map(|position| position.revision),
-            lag_count: server.lag_count,
-            exception_count: server.exception_count,
-            in_sync_count: server.in_sync_count,
-            file_count: server.file_count,
-            conditions: server
-                .conditions
-                .iter()
-                .filter_map(|it| it.failure.as_ref())
-                .map(Failure::of)
-                .collect(),
-            transfers: server.transfers.iter().map(Transfer::of).collect(),
-            silent_seconds: server.silent_age.map(seconds),
-            clock_state: clock_state(server),
-            version: &server.version,
-            mode: &server.mode,
-            filesync_uri: &server.filesync_uri,
-        }
-    }
-}
-
 /// Why something is not as it should be.
 #[derive(Serialize)]
 pub(crate) struct Failure<'a> {
@@ -260,87 +203,8 @@ impl<'a> Failure<'a> {
     }
 }
 
-/// A copy that is running.
-#[derive(Serialize)]
-pub(crate) struct Transfer<'a> {
-    path: &'a str,
-    source_server_id: &'a str,
-    copied_bytes: i64,
-    total_bytes: i64,
-    bytes_per_second: i64,
-}
-
-impl<'a> Transfer<'a> {
-    fn of(transfer: &'a filesync::Transfer) -> Self {
-        Self {
-            path: &transfer.path,
-            source_server_id: &transfer.source_server_id,
-            copied_bytes: transfer.copied_bytes,
-            total_bytes: transfer.total_bytes,
-            bytes_per_second: transfer.bytes_per_second,
-        }
-    }
-}
-
-/// A copy that a server should hold and does not.
-#[derive(Serialize)]
-pub(crate) struct MissingCopy<'a> {
-    path: &'a str,
-    revision: i64,
-    server_id: &'a str,
-    state: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    failure: Option<Failure<'a>>,
-    copied_bytes: i64,
-    size_bytes: i64,
-}
-
-impl<'a> MissingCopy<'a> {
-    /// From the wire.
-    pub(crate) fn of(row: &'a gateway::Row, cell: &'a gateway::Cell) -> Self {
-        Self {
-            path: &row.path,
-            revision: row.revision,
-            server_id: &cell.server_id,
-            state: cell_state(cell),
-            failure: cell.failure.as_ref().map(Failure::of),
-            copied_bytes: cell.copied_bytes,
-            size_bytes: row.size_bytes,
-        }
-    }
-}
-
-/// The state of a server, without its prefix.
-pub(crate) fn server_state(server: &gateway::ServerSummary) -> String {
-    word(server_summary::State::try_from(server.state).map(|state| state.as_str_name()), "STATE_")
-}
-
-/// The state of a clock, without its prefix.
-pub(crate) fn clock_state(server: &gateway::ServerSummary) -> String {
-    let state = server_summary::ClockState::try_from(server.clock_state);
-    word(state.map(|state| state.as_str_name()), "CLOCK_STATE_")
-}
-
-/// The state of a cell, without its prefix.
-pub(crate) fn cell_state(cell: &gateway::Cell) -> String {
-    word(cell::State::try_from(cell.state).map(|state| state.as_str_name()), "STATE_")
-}
-
-/// The state of a cell with its reason or its progress, for people.
-pub(crate) fn cell_words(cell: &gateway::Cell) -> String {
-    let state = cell_state(cell);
-    match &cell.failure {
-        Some(failure) if failure.reason != state => {
-            format!("{state}, {}: {}", failure.reason, failure.message)
-        }
-        Some(failure) => format!("{state}: {}", failure.message),
-        None if cell.copied_bytes > 0 => format!("{state} ({} so far)", out::bytes(cell.copied_bytes)),
-        None => state,
-    }
-}
-
 /// A value that this program does not know is shown as such: services may be newer than their client.
-fn word<E>(name: Result<&'static str, E>, prefix: &str) -> String {
+pub(super) fn word<E>(name: Result<&'static str, E>, prefix: &str) -> String {
     name.map_or_else(
         |_| "UNRECOGNISED".to_owned(),
         |name| name.strip_prefix(prefix).unwrap_or(name).to_owned(),
@@ -350,6 +214,11 @@ fn word<E>(name: Result<&'static str, E>, prefix: &str) -> String {
 /// A duration of the wire in seconds.
 pub(crate) fn seconds(duration: prost_types::Duration) -> f64 {
     duration.seconds as f64 + f64::from(duration.nanos) / 1e9
+}
+
+/// A duration of the wire; one below zero, which nobody should send, is zero.
+pub(crate) fn span(duration: prost_types::Duration) -> Duration {
+    Duration::try_from_secs_f64(seconds(duration)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -373,27 +242,5 @@ mod tests {
         let text = serde_json::to_string(&File::of(&file)).expect("JSON");
         let expected = r#"{"path":"a","file_id":"id","revision":7,"digest":"d","md5":"m","size_bytes":3,"register_time":"1970-01-01T00:00:01Z","origin_server_id":"s1","state":"ACTIVE"}"#;
         assert_eq!(text, expected);
-    }
-
-    #[test]
-    fn the_shape_of_a_server_is_stable() {
-        let failure =
-            WireFailure { reason: "R".into(), message: "m".into(), advice: "a".into(), retry_delay: None };
-        let server = gateway::ServerSummary {
-            server_id: "s1".into(),
-            state: server_summary::State::Ready as i32,
-            clock_state: server_summary::ClockState::Unmeasured as i32,
-            conditions: vec![filesync::Condition { failure: Some(failure), age: None }],
-            silent_age: Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }),
-            ..gateway::ServerSummary::default()
-        };
-        let text = serde_json::to_string(&Server::of(&server)).expect("JSON");
-        let expected = r#"{"server_id":"s1","state":"READY","revision":null,"lag_count":0,"exception_count":0,"in_sync_count":0,"file_count":0,"conditions":[{"reason":"R","message":"m","advice":"a"}],"transfers":[],"silent_seconds":1.5,"clock_state":"UNMEASURED","version":"","mode":"","filesync_uri":""}"#;
-        assert_eq!(text, expected);
-    }
-
-    #[test]
-    fn a_state_of_a_newer_service_is_shown_as_such() {
-        assert_eq!(cell_state(&gateway::Cell { state: 99, ..gateway::Cell::default() }), "UNRECOGNISED");
     }
 }

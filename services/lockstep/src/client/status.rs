@@ -1,9 +1,9 @@
 //! `lockstep status` and `lockstep server ls`: the summaries of the gateway, and the first of what is missing.
 //!
 //! Summaries are one for each server, however many files there are, so they are read again each second while somebody
-//! watches; rows are read only while something is missing, and only so many.
+//! watches; rows are read only while something is missing, only those in the states that matter, and only so many.
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::time::Duration;
 
 use lockstep_proto::gateway::v1::{Cell, ListRowsRequest, Row, ServerSummary, cell, server_summary::State};
 use tokio::time::{Instant, sleep};
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cli::{Format, StatusArgs},
-    out,
+    out::{self, Live},
     problem::{Exit, Problem, Result},
 };
 
@@ -22,12 +22,20 @@ use crate::{
 const REFRESH: Duration = Duration::from_secs(1);
 /// How often it is read again by a command that waits.
 const REFRESH_WAITING: Duration = Duration::from_millis(300);
-/// Missing copies that are shown.
+/// Files with missing copies that a document has.
 const MISSING_SHOWN: usize = 10;
-/// Pages of rows that are searched for missing copies.
+/// Files with failed copies that are read, to be grouped by reason.
+const FAILED_READ: usize = 499;
+/// Pages that are asked for: where few of many match, a page may have none.
 const PAGES_MAX: usize = 20;
-/// Rows in a page.
-const PAGE_SIZE: i32 = 500;
+/// What is not in sync, of servers that take part.
+const MISSING: [cell::State; 5] = [
+    cell::State::Unknown,
+    cell::State::Unreachable,
+    cell::State::Pending,
+    cell::State::Copying,
+    cell::State::Failed,
+];
 
 /// Everything that one screen shows.
 pub(crate) struct Status {
@@ -37,14 +45,23 @@ pub(crate) struct Status {
     pub(crate) revision: i64,
     /// The first of the rows with missing copies.
     pub(crate) missing: Vec<Row>,
+    /// The first of the rows with failed copies.
+    pub(crate) failed: Vec<Row>,
+    /// Whether these are all that failed.
+    pub(crate) has_all_failed: bool,
 }
 
 impl Status {
     async fn read(session: &Session) -> Result<Self> {
         let Servers { all: servers, revision } = session.servers().await?;
-        let mut status = Self { servers, revision, missing: Vec::new() };
+        let mut status =
+            Self { servers, revision, missing: Vec::new(), failed: Vec::new(), has_all_failed: true };
         if status.missing_count() > 0 {
-            status.missing = missing(session).await?;
+            (status.missing, _) = rows(session, &MISSING, MISSING_SHOWN).await?;
+        }
+        if status.servers.iter().any(|server| server.failed_count > 0) {
+            (status.failed, status.has_all_failed) =
+                rows(session, &[cell::State::Failed], FAILED_READ).await?;
         }
         Ok(status)
     }
@@ -83,12 +100,14 @@ impl Status {
 
     fn print(&self, format: Format) -> Result<()> {
         match format {
-            Format::Text => out::text(&status_text::render(self)),
+            Format::Text => out::page(&status_text::render(self)),
             Format::Json => out::json(&self.document()),
         }
     }
 
     fn document(&self) -> shape::Status<'_> {
+        let cells = self.failed.iter().flat_map(|row| row.cells.iter().map(move |cell| (row, cell)));
+        let failed = cells.filter(|(_, cell)| cell.state() == cell::State::Failed);
         shape::Status {
             in_sync: self.is_in_sync(),
             registry_revision: self.revision,
@@ -96,6 +115,8 @@ impl Status {
             servers: self.servers.iter().map(shape::Server::of).collect(),
             missing: self.missing_cells().map(|(row, cell)| shape::MissingCopy::of(row, cell)).collect(),
             missing_count: self.missing_count(),
+            failed: failed.map(|(row, cell)| shape::MissingCopy::of(row, cell)).collect(),
+            has_all_failed: self.has_all_failed,
         }
     }
 }
@@ -104,23 +125,32 @@ fn is_missing(cell: &Cell) -> bool {
     !matches!(cell.state(), cell::State::InSync | cell::State::NotEligible)
 }
 
-async fn missing(session: &Session) -> Result<Vec<Row>> {
+/// The first rows with a copy in one of these states, and whether these are all of them.
+async fn rows(session: &Session, states: &[cell::State], limit: usize) -> Result<(Vec<Row>, bool)> {
     let mut found: Vec<Row> = Vec::new();
     let mut page_token = String::new();
     for _ in 0..PAGES_MAX {
-        let request = ListRowsRequest { page_size: PAGE_SIZE, page_token, ..ListRowsRequest::default() };
+        let request = ListRowsRequest {
+            page_size: i32::try_from(limit + 1).unwrap_or(i32::MAX),
+            page_token,
+            states: states.iter().map(|state| *state as i32).collect(),
+            ..ListRowsRequest::default()
+        };
         let mut matrix = session.matrix();
         let page = connect::read(matrix.list_rows(request)).await;
         let page =
             page.map_err(|failure| Problem::call("could not read the matrix", session.gateway(), &failure))?;
-        found.extend(page.rows.into_iter().filter(|row| row.cells.iter().any(is_missing)));
+        found.extend(page.rows);
         page_token = page.next_page_token;
-        if page_token.is_empty() || found.len() >= MISSING_SHOWN {
+        if page_token.is_empty() && found.len() <= limit {
+            return Ok((found, true));
+        }
+        if found.len() > limit {
             break;
         }
     }
-    found.truncate(MISSING_SHOWN);
-    Ok(found)
+    found.truncate(limit);
+    Ok((found, false))
 }
 
 /// Shows the status once, until it is in sync, or until interrupted.
@@ -129,7 +159,7 @@ pub(crate) async fn run(session: &Session, format: Format, args: StatusArgs) -> 
         (false, false) => {
             let status = Status::read(session).await?;
             status.print(format)?;
-            verdict(&status, session, "what is missing is listed above")
+            verdict(&status, session, "the reasons are listed above")
         }
         (true, _) => wait(session, format, &args).await,
         (false, true) => watch(session, format).await,
@@ -185,58 +215,44 @@ fn verdict(status: &Status, session: &Session, why: &str) -> Result<()> {
     } else {
         "not everything is in sync"
     };
-    Err(Problem::new(Exit::NotInSync, what, why).at(session.gateway()))
+    Err(Problem::new(Exit::NotInSync, what, why)
+        .at(session.gateway())
+        .advise("`lockstep file why PATH` tells all about one file; `lockstep sync --wait` tries at once"))
 }
 
 /// A place where the status is shown again and again: redrawn on a terminal, elsewhere a line or document a change.
 struct Screen {
     format: Format,
-    redraw: bool,
-    last: String,
+    live: Live,
 }
 
 impl Screen {
     fn new(format: Format) -> Self {
-        Self {
-            format,
-            redraw: format == Format::Text && std::io::stdout().is_terminal(),
-            last: String::new(),
-        }
+        Self { format, live: Live::new(format) }
     }
 
     fn show(&mut self, status: &Status) -> Result<()> {
-        if self.redraw {
-            return self.draw(&status_text::render(status));
+        if self.live.is_in_place() {
+            return self.live.draw(&status_text::render(status));
         }
-        let key = status_text::line(status);
-        if key == self.last {
+        let line = status_text::watch_line(status);
+        if !self.live.is_new(&line) {
             return Ok(());
         }
         match self.format {
-            Format::Text => out::text(&key)?,
-            Format::Json => out::json(&status.document())?,
+            Format::Text => out::text(&line),
+            Format::Json => out::json(&status.document()),
         }
-        self.last = key;
-        Ok(())
     }
 
     fn note(&mut self, text: &str) -> Result<()> {
-        if self.redraw {
-            return self.draw(text);
+        if self.live.is_in_place() {
+            return self.live.draw(text);
         }
-        if text != self.last {
+        if self.live.is_new(text) {
             out::note(text);
-            text.clone_into(&mut self.last);
         }
         Ok(())
-    }
-
-    /// From the upper left corner over what was there; what remains below is cleared.
-    fn draw(&mut self, text: &str) -> Result<()> {
-        let lines: Vec<String> = text.lines().map(|line| format!("{line}\x1b[K")).collect();
-        let clear = if self.last.is_empty() { "\x1b[2J" } else { "" };
-        self.last = "drawn".to_owned();
-        out::text(&format!("{clear}\x1b[H{}\n\x1b[J", lines.join("\n")))
     }
 }
 

@@ -42,7 +42,12 @@ pub(crate) async fn loose(session: &Session, format: Format, args: LooseArgs) ->
         let why = file.failure.as_ref().map_or_else(String::new, |failure| out::escaped(&failure.message));
         vec![out::escaped(&file.path), out::bytes(file.size_bytes), why]
     };
-    out::text(&out::table(&["PATH", "SIZE", "CANNOT BE REGISTERED"], found.iter().map(row).collect(), &[1]))?;
+    out::text(&out::table(
+        &["PATH", "SIZE", "CANNOT BE REGISTERED"],
+        found.iter().map(row).collect(),
+        &[1],
+        &[0],
+    ))?;
     let count = out::count(found.len() as i64, "loose file");
     out::note(&format!("{count} on {server}: not registered, not synchronised, never touched"));
     Ok(())
@@ -116,7 +121,7 @@ async fn list_aside(session: &Session, format: Format, server: &ServerId) -> Res
         ]
     };
     let header = ["ID", "WAS AT", "SIZE", "BLAKE3", "SET ASIDE (UTC)", "WHY"];
-    out::text(&out::table(&header, found.iter().map(row).collect(), &[2]))
+    out::text(&out::table(&header, found.iter().map(row).collect(), &[2], &[1]))
 }
 
 /// Compares copies with what is registered, now.

@@ -11,8 +11,12 @@ pub(crate) fn text(layout: &Layout, installation: &Installation, program: &str) 
         let directory = layout.root(&server.id).join("ums_filetransfer");
         vec![server.id.to_string(), uri(server.filesync_port), directory.display().to_string()]
     };
-    let servers =
-        out::table(&["SERVER", "FILESYNC", "FILES"], installation.servers.iter().map(row).collect(), &[]);
+    let servers = out::table(
+        &["SERVER", "FILESYNC", "FILES"],
+        installation.servers.iter().map(row).collect(),
+        &[],
+        &[2],
+    );
     let (data, gateway) = (quoted(layout.data()), installation.gateway_uri());
     let pki = |name: &str| quoted(&layout.pki().join(name));
     let (ca, cert, key) = (pki("ca.pem"), pki("operator.local/cert.pem"), pki("operator.local/key.pem"));
