@@ -15,7 +15,7 @@ use super::{
     board::Transfer,
     early::EarlyCopy,
     fetch::{STALL, obstacle, silent},
-    staged_file::StagedFile,
+    staged_file::{FLUSH_BYTES, StagedFile},
 };
 use crate::{
     domain::{
@@ -30,6 +30,8 @@ use crate::{
 
 /// Verified mebibytes that wait for the disk.
 const QUEUE_GROUPS: usize = 4;
+/// What a crash may cost of a copy at most: beyond that, it waits for the disk.
+const UNSAFE_BYTES_MAX: u64 = 2 * FLUSH_BYTES;
 /// How often progress is shown.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
@@ -218,12 +220,17 @@ impl<P: Ports> Engine<P> {
         let mut file = StagedFile::open(self, name.clone(), from).await.map_err(disk)?;
         let mut hashes = vec![GroupHash::default(); usize::try_from(from / GROUP_BYTES).unwrap_or(0)];
         let (mut shown, mut shown_at, mut rate) = (from, Instant::now(), 0);
+        let mut safe = from;
         while let Some((hash, data)) = groups.recv().await {
             file.append(self, data).await.map_err(disk)?;
             hashes.push(hash);
-            let (end, durable) = (file.end(), file.flush(self, &hashes).map_err(disk)?);
+            let (end, mut durable) = (file.end(), file.flush(self, &hashes).map_err(disk)?);
+            if durable.is_none() && end - safe >= UNSAFE_BYTES_MAX {
+                durable = file.wait_for_flush().await.map_err(disk)?;
+            }
             if let Some(durable) = durable.filter(|durable| *durable < wanted.size_bytes) {
                 self.record(vec![Write::Journal(name.clone(), durable)]).await?;
+                safe = durable;
                 fail::fail_point!("filesync.fetch.journaled");
             }
             let since = shown_at.elapsed();

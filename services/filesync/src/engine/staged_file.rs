@@ -16,8 +16,8 @@ use crate::{
     ports::{Place, Ports, Store as _, StoreError},
 };
 
-/// Bytes between two flushes: what a crash may cost of a transfer that is under way.
-const FLUSH_BYTES: u64 = 64 << 20;
+/// Bytes between two flushes.
+pub(super) const FLUSH_BYTES: u64 = 64 << 20;
 
 /// A staged file that is being written. One flush runs at a time.
 #[derive(Debug)]
