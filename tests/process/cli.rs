@@ -396,8 +396,8 @@ fn collect_words(value: &Value, words: &mut BTreeSet<String>) {
 /// On a terminal, made by `script` of util-linux: coloured unless told otherwise, never wider than it, redrawn in place.
 async fn check_terminal(installation: &Installation) {
     let program = lockstep_tests::harness::binary().display().to_string();
-    let shown = async |line: &str, no_colour: bool| {
-        let line = format!("stty cols 72 rows 40; exec {program} {line}");
+    let shown = async |line: &str, rows: usize, no_colour: bool| {
+        let line = format!("stty cols 72 rows {rows}; exec {program} {line}");
         let mut command = std::process::Command::new("script");
         command.args(["-qec", &line, "/dev/null"]).env("LOCKSTEP_DATA", installation.data());
         command.env("TERM", "xterm").env_remove("NO_COLOR").stdin(Stdio::null());
@@ -407,16 +407,21 @@ async fn check_terminal(installation: &Installation) {
         let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
         String::from_utf8_lossy(&output.expect("script of util-linux is there").stdout).into_owned()
     };
-    let plain = shown("status", true).await;
+    let plain = shown("status", 40, true).await;
     assert!(!plain.contains('\x1b') && plain.contains("SERVER"), "{plain:?}");
     let wide = plain.lines().find(|line| line.trim_end().chars().count() > 72);
     assert_eq!(wide, None, "{plain}");
     assert!(plain.contains('…'), "the middle of a path is left out: {plain}");
-    let coloured = shown("status", false).await;
+    let coloured = shown("status", 40, false).await;
     assert!(coloured.contains("\x1b[32mREADY\x1b[0m"), "{coloured:?}");
-    let live = shown("status --watch --until-in-sync --timeout 2s", true).await;
+    let live = shown("status --watch --until-in-sync --timeout 2s", 12, true).await;
     assert!(live.contains("A\r") && live.contains("\x1b[K"), "redrawn in place: {live:?}");
     assert!(!live.contains("\x1b[2J"), "what was on the terminal before stays: {live:?}");
+    assert!(live.contains("more lines"), "what would scroll away is cut: {live:?}");
+    let ups = live.split("\x1b[").filter_map(|part| part.split_once("A\r")?.0.parse::<usize>().ok());
+    assert!(ups.max().is_some_and(|up| up < 12), "never above the screen: {live:?}");
+    let run = shown("sync docs/ --wait --timeout 2s", 40, true).await;
+    assert!(run.contains("What keeps it") && run.contains("is not complete"), "{run:?}");
 }
 
 /// H1: each shell gets a completion that knows every command.
