@@ -316,6 +316,7 @@ async fn each_state_is_told_in_words() {
     }
     installation.take_down("gateway").await;
     until_told(&installation, &mut seen, &["sync", "ls"], &["=> 69"]).await;
+    until_told(&installation, &mut seen, &["events"], &["=> 69"]).await;
     let wrong = output(&installation, &["sync", "--timeout", "5s"]).await;
     assert_eq!(wrong.status.code(), Some(64), "a timeout without --wait means nothing");
 
