@@ -51,9 +51,14 @@ pub(crate) async fn run(session: &Session, format: Format, args: EventsArgs) -> 
             resume_token.clear();
             continue;
         }
+        // A gateway that was never there is no interruption.
+        let is_new = away_since.is_none();
         let since = *away_since.get_or_insert_with(Instant::now);
-        if !connect::is_passing(&failure) || since.elapsed() > AWAY_MAX {
+        if !told.is_caught_up() || !connect::is_passing(&failure) || since.elapsed() > AWAY_MAX {
             return Err(Problem::call(what, session.gateway(), &failure));
+        }
+        if is_new {
+            out::note(&format!("{}: {}; trying again", session.gateway(), out::escaped(&failure.message)));
         }
         sleep(BACKOFF).await;
     }

@@ -128,6 +128,11 @@ impl Told {
         }
     }
 
+    /// Whether everything that was so at the start is known.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.is_caught_up
+    }
+
     /// Takes in the summaries.
     pub(crate) fn servers(&mut self, servers: &[ServerSummary]) -> Vec<Happened> {
         let mut events = Vec::new();
