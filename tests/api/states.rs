@@ -301,9 +301,9 @@ async fn a_server_says_how_fresh_its_knowledge_is() {
 /// What a cell can say, and the test that has real servers say it. A state that needs no reason has none.
 ///
 /// Other reasons are those of a try that failed, as they are: any reason of the contract may be among them. A copy that rotted
-/// or vanished has STORED_CONTENT_CORRUPT or CONTENT_NOT_FOUND only until the next try, which follows at once; nothing is
+/// has STORED_CONTENT_CORRUPT only until the next try, which follows at once; nothing is
 /// tried on a disk that became read-only, so that STORE_READ_ONLY is a condition of its server and its cells are pending.
-const SAID: [(State, Option<Reason>, &str); 17] = [
+const SAID: [(State, Option<Reason>, &str); 18] = [
     (State::InSync, None, "states::rows_are_found_by_path_server_and_state"),
     (State::Pending, None, "states::every_state_and_reason_of_a_cell_is_said"),
     (State::Copying, None, "half_open::a_throttled_copy_tells_its_time"),
@@ -318,6 +318,7 @@ const SAID: [(State, Option<Reason>, &str); 17] = [
     (State::Failed, Some(Reason::Drifted), "disk::drift_is_shown_and_settled_both_ways"),
     (State::Failed, Some(Reason::DiskRefused), "stuck::a_directory_that_refuses_is_told_in_the_matrix"),
     (State::Failed, Some(Reason::LooseFileExists), "disk::a_loose_file_in_place_of_a_directory_is_set_aside"),
+    (State::Failed, Some(Reason::ContentNotFound), "states::every_state_and_reason_of_a_cell_is_said"),
     (State::Failed, Some(Reason::NoHolder), "states::every_state_and_reason_of_a_cell_is_said"),
     (State::Failed, Some(Reason::PeerUnreachable), "states::every_state_and_reason_of_a_cell_is_said"),
     (State::Unreachable, Some(Reason::PeerUnreachable), "states::a_file_is_explained"),
@@ -346,7 +347,7 @@ async fn every_state_and_reason_of_a_cell_is_said() {
     let failed = |reason: Reason| (State::Failed, reason.as_str().to_owned());
     for (path, expected) in [("first", failed(Reason::DiskFull)), ("second", (State::Pending, String::new()))]
     {
-        caller.register("s1", path, b"some bytes").await.expect("registered");
+        caller.register("s1", path, path.as_bytes()).await.expect("registered");
         eventually("it is said", async || cell(&mesh, path, "s3").await == expected).await;
     }
     // Bytes that nobody has any more, although everybody can be asked.
@@ -360,8 +361,9 @@ async fn every_state_and_reason_of_a_cell_is_said() {
         let check = CheckFilesRequest { depth: Depth::Times.into(), ..CheckFilesRequest::default() };
         mesh.operator("operator").stores().check_files(on(server, check)).await.expect("compared");
     }
-    for server in ["s1", "s2"] {
-        let expected = failed(Reason::NoHolder);
+    // The origin finds no holder; the others are told so by the origin.
+    for (server, reason) in [("s1", Reason::NoHolder), ("s2", Reason::ContentNotFound)] {
+        let expected = failed(reason);
         eventually("nobody has it", async || cell(&mesh, "first", server).await == expected).await;
     }
     // Bytes of somebody who is away.
