@@ -301,8 +301,8 @@ async fn a_server_says_how_fresh_its_knowledge_is() {
 /// What a cell can say, and the test that has real servers say it. A state that needs no reason has none.
 ///
 /// Other reasons are those of a try that failed, as they are: any reason of the contract may be among them. A copy that rotted
-/// has STORED_CONTENT_CORRUPT only until the next try, which follows at once; nothing is
-/// tried on a disk that became read-only, so that STORE_READ_ONLY is a condition of its server and its cells are pending.
+/// has STORED_CONTENT_CORRUPT only until the next try, which follows at once; nothing is tried on a disk that became
+/// read-only, so that STORE_READ_ONLY is a condition of its server and its cells are pending.
 const SAID: [(State, Option<Reason>, &str); 18] = [
     (State::InSync, None, "states::rows_are_found_by_path_server_and_state"),
     (State::Pending, None, "states::every_state_and_reason_of_a_cell_is_said"),
