@@ -244,7 +244,9 @@ async fn a_forked_history_is_recognised() {
     eventually("the matrix says so", async || has_condition(&mesh, "s1", Reason::HistoryForked).await).await;
     let row = mesh.row("before").await.expect("a row");
     let cell = row.cells.iter().find(|cell| cell.server_id == "s1").expect("a cell");
-    assert_ne!(cell.state(), cell::State::InSync, "I10: {cell:?}");
+    assert_eq!(cell.state(), cell::State::Unknown, "I10: {cell:?}");
+    let why = cell.failure.as_ref().map(|failure| failure.reason.as_str());
+    assert_eq!(why, Some(Reason::HistoryForked.as_str()), "{cell:?}");
     assert_eq!(mesh.footprint().await.published, published, "nothing is deleted");
 }
 

@@ -245,6 +245,8 @@ async fn a_file_is_explained() {
     let caller = mesh.operator("publisher");
     let unknown = copy(&caller, "f/b", "s2").await;
     assert_eq!(unknown.cell.as_ref().map(Cell::state), Some(State::Unknown), "{unknown:?}");
+    let why = unknown.cell.as_ref().and_then(|cell| cell.failure.clone()).map(|failure| failure.reason);
+    assert_eq!(why.as_deref(), Some(Reason::PeerUnreachable.as_str()));
     assert!(!unknown.next.is_empty() && !unknown.advice.is_empty(), "{unknown:?}");
 }
 
@@ -294,4 +296,81 @@ async fn a_server_says_how_fresh_its_knowledge_is() {
     mesh.start("s2", Options { checks, ..Options::default() }).await;
     mesh.ready().await;
     eventually("all were read again", async || s2(&mesh).await.hashed_age.is_some()).await;
+}
+
+/// What a cell can say, and the test that has real servers say it. A state that needs no reason has none.
+///
+/// Other reasons are those of a try that failed, as they are: any reason of the contract may be among them. A copy that rotted
+/// has STORED_CONTENT_CORRUPT only until the next try, which follows at once; nothing is tried on a disk that became
+/// read-only, so that STORE_READ_ONLY is a condition of its server and its cells are pending.
+const SAID: [(State, Option<Reason>, &str); 18] = [
+    (State::InSync, None, "states::rows_are_found_by_path_server_and_state"),
+    (State::Pending, None, "states::every_state_and_reason_of_a_cell_is_said"),
+    (State::Copying, None, "half_open::a_throttled_copy_tells_its_time"),
+    (State::NotEligible, Some(Reason::Standalone), "bad_state::servers_that_take_no_part_say_why"),
+    (State::NotEligible, Some(Reason::UnsupportedVersion), "bad_state::servers_that_take_no_part_say_why"),
+    (State::Unknown, Some(Reason::PeerUnreachable), "states::a_file_is_explained"),
+    (State::Unknown, Some(Reason::HistoryForked), "bad_state::a_forked_history_is_recognised"),
+    (State::Unknown, Some(Reason::StoreOffline), "bad_state::a_store_that_is_not_mounted_is_not_used"),
+    (State::Unreachable, Some(Reason::PeerUnreachable), "bad_state::a_server_that_is_gone_cannot_be_reached"),
+    (State::Unreachable, Some(Reason::PeerUnreachable), "half_open::a_half_open_server_delays_nobody"),
+    (State::Failed, Some(Reason::DiskFull), "states::rows_are_found_by_path_server_and_state"),
+    (State::Failed, Some(Reason::Drifted), "disk::drift_is_shown_and_settled_both_ways"),
+    (State::Failed, Some(Reason::DiskRefused), "stuck::a_directory_that_refuses_is_told_in_the_matrix"),
+    (State::Failed, Some(Reason::LooseFileExists), "disk::a_loose_file_in_place_of_a_directory_is_set_aside"),
+    (State::Failed, Some(Reason::ContentNotFound), "states::every_state_and_reason_of_a_cell_is_said"),
+    (State::Failed, Some(Reason::NoHolder), "states::every_state_and_reason_of_a_cell_is_said"),
+    (State::Failed, Some(Reason::PeerUnreachable), "states::every_state_and_reason_of_a_cell_is_said"),
+    (State::Unreachable, Some(Reason::PeerUnreachable), "states::a_file_is_explained"),
+];
+
+/// R43, R44, H3: every state of a cell, and every reason that belongs to one, is said by real servers: the tests of the table
+/// are there, no state is left out, and what no other test has a server say is said here, live.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_state_and_reason_of_a_cell_is_said() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("api");
+    for (state, reason, test) in SAID {
+        let (file, name) = test.split_once("::").expect("a file and a name");
+        let text = std::fs::read_to_string(folder.join(format!("{file}.rs"))).expect("a file of this folder");
+        let (_, body) = text.split_once(&format!("async fn {name}()")).expect(test);
+        assert!(!body.is_empty(), "{test}");
+        assert_eq!(reason.is_none(), [State::InSync, State::Pending, State::Copying].contains(&state));
+    }
+    let said: BTreeSet<i32> = SAID.iter().map(|(state, ..)| (*state).into()).collect();
+    let known: BTreeSet<i32> = (1..).take_while(|number| State::try_from(*number).is_ok()).collect();
+    assert_eq!(said, known, "a state has no test");
+
+    // Beyond so many exceptions the position waits: what comes then is pending, for as long as it does.
+    let full = Options { reserve_bytes: 1 << 60, exceptions_max: 1, ..Options::default() };
+    let mut mesh = Mesh::with(vec![Options::default(), Options::default(), full]).await;
+    let caller = mesh.operator("publisher");
+    let failed = |reason: Reason| (State::Failed, reason.as_str().to_owned());
+    for (path, expected) in [("first", failed(Reason::DiskFull)), ("second", (State::Pending, String::new()))]
+    {
+        caller.register("s1", path, path.as_bytes()).await.expect("registered");
+        eventually("it is said", async || cell(&mesh, path, "s3").await == expected).await;
+    }
+    // Bytes that nobody has any more, although everybody can be asked.
+    for server in ["s1", "s2"] {
+        eventually("it is there", async || cell(&mesh, "first", server).await.0 == State::InSync).await;
+    }
+    for server in ["s1", "s2"] {
+        std::fs::remove_file(mesh.transfer(server).join("first")).expect("removed");
+    }
+    for server in ["s1", "s2"] {
+        let check = CheckFilesRequest { depth: Depth::Times.into(), ..CheckFilesRequest::default() };
+        mesh.operator("operator").stores().check_files(on(server, check)).await.expect("compared");
+    }
+    // The origin finds no holder; the others are told so by the origin.
+    for (server, reason) in [("s1", Reason::NoHolder), ("s2", Reason::ContentNotFound)] {
+        let expected = failed(reason);
+        eventually("nobody has it", async || cell(&mesh, "first", server).await == expected).await;
+    }
+    // Bytes of somebody who is away.
+    mesh.servers["s1"].stop().await;
+    caller.register("s2", "third", b"on s2 alone").await.expect("registered");
+    mesh.servers["s2"].stop().await;
+    mesh.start("s1", Options::default()).await;
+    let expected = failed(Reason::PeerUnreachable);
+    eventually("who has it is away", async || cell(&mesh, "third", "s1").await == expected).await;
 }

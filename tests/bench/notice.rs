@@ -85,6 +85,7 @@ impl Seen {
         let mut events = Inotify::init()?;
         events.watches().add(&directory, WatchMask::MOVED_TO | WatchMask::CLOSE_WRITE)?;
         let seen = self.clone();
+        #[allow(clippy::disallowed_methods, reason = "it ends with the process, which measures and ends")]
         thread::spawn(move || {
             let mut buffer = vec![0; 64 << 10];
             while let Ok(found) = events.read_events_blocking(&mut buffer) {
@@ -352,6 +353,7 @@ fn tell(seen: &Seen, node: &Node, staging: &Path, number: usize) -> Result<()> {
     fs::rename(staged, node.folder.join(FOLDER).join(&name))?;
     let port = node.api;
     // Answered when the file is in the index; nobody waits for it. What is not told shows as not everywhere.
+    #[allow(clippy::disallowed_methods, reason = "it ends with its answer")]
     thread::spawn(move || api("POST", port, &format!("/rest/db/scan?folder=f&sub={FOLDER}/{name}")));
     Ok(())
 }
