@@ -286,7 +286,10 @@ pub fn explanation(path: String, registered: Registered, copies: Vec<Copy>) -> E
                     "check the spelling: names differ in case and accents".to_owned(),
                 ),
                 count => (
-                    format!("not registered; a loose file lies there on {count} server(s)"),
+                    format!(
+                        "not registered; a loose file lies there on {count} server{}",
+                        if count == 1 { "" } else { "s" }
+                    ),
                     "register the loose file in place, or leave it alone".to_owned(),
                 ),
             }

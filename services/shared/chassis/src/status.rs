@@ -156,15 +156,24 @@ pub fn read(status: &Status) -> Failure {
     if let Some(resource) = details.resource_info() {
         failure.resource = Some((resource.resource_type.clone(), resource.resource_name.clone()));
     }
+    if is_transport(failure.message.as_str()) {
+        // What its layers say of it helps nobody who reads this at night; it is kept for who looks closer.
+        let cause = std::mem::replace(&mut failure.message, "the connection broke".to_owned());
+        failure.metadata.insert("cause".to_owned(), cause);
+    }
     failure.retry_after = details.retry_info().and_then(|info| info.retry_delay);
     failure
+}
+
+/// Whether this is what the transport says of a connection that ended in the middle of something.
+fn is_transport(message: &str) -> bool {
+    message.contains("h2 protocol error") || message == "transport error"
 }
 
 /// The reason of a status that names none.
 fn fallback(status: &Status) -> Reason {
     let mut source = status.source();
-    let mut transport =
-        status.message().contains("h2 protocol error") || status.message() == "transport error";
+    let mut transport = is_transport(status.message());
     while let Some(error) = source {
         if error.is::<tonic::TimeoutExpired>() {
             return Reason::DeadlineExpired;

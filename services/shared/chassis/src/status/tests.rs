@@ -100,6 +100,9 @@ fn what_the_transport_says_is_a_peer_that_cannot_be_reached() {
     for (status, reason) in cases {
         assert_eq!(read(&status).reason, reason, "{status}");
     }
+    let broken = read(&Status::internal("h2 protocol error: error reading a body from connection"));
+    assert_eq!(broken.message, "the connection broke");
+    assert!(broken.metadata["cause"].contains("error reading a body"));
 }
 
 #[test]
