@@ -313,6 +313,32 @@ fn an_outage_of_the_registry_loses_nothing_and_doubles_nothing() {
     assert_eq!(mesh.judge.leftovers(&mesh.servers), None);
 }
 
+/// R44: while the disk refuses a look at one copy, nothing is said of all copies; the others are compared all the same.
+#[test]
+fn nothing_is_claimed_of_all_copies_where_one_cannot_be_looked_at() {
+    let mut mesh = started(Options { servers: 1, ..Options::default() });
+    register(&mut mesh, "s1", "blind", b"blind");
+    register(&mut mesh, "s1", "seen", b"seen");
+    let compared = |mesh: &mut Mesh| {
+        let age = mesh.ask(MINUTE, async |operator| {
+            let (mut age, door) = (None, operator.directly("s1"));
+            let watched = door.watch_replicas(|report| age = age.take().or(report.compared_age));
+            let _ = tokio::time::timeout(Duration::from_secs(1), watched).await;
+            age
+        });
+        u64::try_from(age.expect("it walked").seconds).expect("an age")
+    };
+    mesh.pass(2 * MINUTE);
+    assert!(compared(&mut mesh) < 60);
+    let path = "blind".parse().expect("a path");
+    mesh.servers[0].store.inner.blind(&path, true);
+    mesh.pass(5 * MINUTE);
+    assert!(compared(&mut mesh) >= 240, "it was not looked at for minutes");
+    mesh.servers[0].store.inner.blind(&path, false);
+    mesh.pass(2 * MINUTE);
+    assert!(compared(&mut mesh) < 60);
+}
+
 /// R45, I2: what rots behind unchanged times is found by the scrub within its period, wherever in its turn it is, among
 /// files that are small and one that is not; it is repaired from another server, and what rotted is kept aside.
 #[test]

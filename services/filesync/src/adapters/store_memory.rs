@@ -1,6 +1,7 @@
 //! The store of the simulation: what is written is pending until it is synced, and a crash forgets what is pending.
 
 mod tree;
+mod trouble;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,6 +35,7 @@ struct Disk {
     capacity_bytes: u64,
     ticks: i64,
     refused: BTreeSet<FilePath>,
+    unreadable: BTreeSet<FilePath>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -67,67 +69,6 @@ impl MemoryStore {
     /// An empty disk.
     pub fn new(capacity_bytes: u64) -> Self {
         Self { disk: Arc::new(Mutex::new(Disk { capacity_bytes, ..Disk::default() })) }
-    }
-
-    /// What a power cut leaves.
-    pub fn crash(&self) {
-        let mut disk = self.disk();
-        disk.live = disk.durable.clone();
-    }
-
-    /// Every final name with its bytes.
-    pub fn published(&self) -> BTreeMap<FilePath, Arc<Vec<u8>>> {
-        self.disk().live.transfer.iter().map(|(path, node)| (path.clone(), Arc::clone(&node.data))).collect()
-    }
-
-    /// Gives the disk another size; what is on it stays.
-    pub fn resize(&self, capacity_bytes: u64) {
-        self.disk().capacity_bytes = capacity_bytes;
-    }
-
-    /// From now on nothing can be renamed to or from this path, as if somebody had made it immutable; or it can again.
-    pub fn refuse(&self, path: &FilePath, refuses: bool) {
-        let refused = &mut self.disk().refused;
-        if refuses {
-            refused.insert(path.clone())
-        } else {
-            refused.remove(path)
-        };
-    }
-
-    /// Puts bytes under a final name, as a person would.
-    pub fn put(&self, path: &FilePath, data: &[u8]) {
-        let mut disk = self.disk();
-        let node = disk.node(data.to_vec());
-        disk.live.transfer.insert(path.clone(), node.clone());
-        disk.durable.transfer.insert(path.clone(), node);
-    }
-
-    /// Takes what is under a final name away, as a person would.
-    pub fn remove(&self, path: &FilePath) {
-        let mut disk = self.disk();
-        disk.live.transfer.remove(path);
-        disk.durable.transfer.remove(path);
-    }
-
-    /// Flips a bit of a published file behind everybody's back.
-    pub fn rot(&self, path: &FilePath) {
-        let mut disk = self.disk();
-        let Disk { live, durable, .. } = &mut *disk;
-        for node in [live, durable].into_iter().filter_map(|tree| tree.transfer.get_mut(path)) {
-            Arc::make_mut(&mut node.data)[0] ^= 1;
-        }
-    }
-
-    /// Flips a bit of a staged file behind everybody's back; false if there is none whose name begins so.
-    pub fn rot_staged(&self, prefix: &str) -> bool {
-        let mut disk = self.disk();
-        let rotten = disk
-            .live
-            .staging
-            .iter_mut()
-            .find(|(name, node)| name.as_str().starts_with(prefix) && !node.data.is_empty());
-        rotten.map(|(_, node)| Arc::make_mut(&mut node.data)[0] ^= 1).is_some()
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -375,7 +316,11 @@ impl Store for MemoryStore {
 
     async fn stat(&self, paths: Vec<FilePath>) -> Result<Vec<Result<Option<Stat>, StoreError>>, StoreError> {
         let disk = self.disk();
-        Ok(paths.iter().map(|path| Ok(disk.live.transfer.get(path).map(Node::stat))).collect())
+        let look = |path: &FilePath| match disk.unreadable.contains(path) {
+            true => Err(StoreError::Failed { path: path.to_string(), cause: "it cannot be read".to_owned() }),
+            false => Ok(disk.live.transfer.get(path).map(Node::stat)),
+        };
+        Ok(paths.iter().map(look).collect())
     }
 
     async fn read(&self, place: Place, offset: u64, length: usize) -> Result<Bytes, StoreError> {

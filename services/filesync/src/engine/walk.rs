@@ -47,6 +47,8 @@ pub struct Checked {
     pub corrupt: u64,
     /// Right again.
     pub recovered: u64,
+    /// The disk refused the look, so that nothing is known of them.
+    pub unreadable: u64,
 }
 
 impl Checked {
@@ -78,7 +80,11 @@ impl<P: Ports> Engine<P> {
             let begun = Instant::now();
             match self.walk("", Depth::Times, Some(pace)).await {
                 Ok(Some(checked)) => {
-                    self.inner.board.compared(begun);
+                    // Nothing is claimed of all copies where one was not looked at (R44).
+                    match checked.unreadable {
+                        0 => self.inner.board.compared(begun),
+                        copies => tracing::warn!(copies, "the disk refuses a look at copies that are held"),
+                    }
                     if checked.compared > 0 {
                         tracing::debug!(?checked, took = ?begun.elapsed(), "walked");
                     }
@@ -139,7 +145,10 @@ impl<P: Ports> Engine<P> {
                 if self.inner.board.exception_count() >= self.inner.settings.exceptions_max {
                     return Ok(None);
                 }
-                checked.count(self.examine_alone(&path, depth, bytes).await?);
+                match self.examine_alone(&path, depth, bytes).await? {
+                    Some(finding) => checked.count(finding),
+                    None => checked.unreadable += 1,
+                }
             }
             if let Some(pace) = pace {
                 let due = begun + Duration::from_secs(1) * count / pace.objects.max(1);
@@ -170,6 +179,7 @@ impl<P: Ports> Engine<P> {
                 Err(StoreError::Foreign { what, .. }) => Seen::Foreign(what),
                 Err(error) => {
                     tracing::debug!(%path, %error, "a copy cannot be looked at");
+                    checked.unreadable += 1;
                     continue;
                 }
             };
@@ -181,19 +191,19 @@ impl<P: Ports> Engine<P> {
         Ok(suspicious)
     }
 
-    /// One copy that cannot be looked at must not keep the walk from the others.
+    /// One copy that cannot be looked at must not keep the walk from the others: nothing is found then.
     async fn examine_alone(
         &self,
         path: &FilePath,
         depth: Depth,
         bytes: Option<u64>,
-    ) -> Result<Finding, FileError> {
+    ) -> Result<Option<Finding>, FileError> {
         match self.examine(path, depth, bytes).await {
             Err(FileError::Store { error, .. }) => {
                 tracing::debug!(%path, %error, "a copy cannot be looked at");
-                Ok(Finding::Unsettled)
+                Ok(None)
             }
-            other => other,
+            other => other.map(Some),
         }
     }
 
@@ -219,11 +229,15 @@ impl<P: Ports> Engine<P> {
                 return;
             }
             let found = match self.verify_store().await {
-                Ok(()) => self.examine_alone(&path, Depth::Content, Some(checks.scrub_bytes)).await.map(drop),
+                Ok(()) => self.examine_alone(&path, Depth::Content, Some(checks.scrub_bytes)).await,
                 Err(error) => Err(error),
             };
+            if matches!(found, Ok(None)) {
+                // This pass does not come to all of them.
+                pass = None;
+            }
             let noted = match found {
-                Ok(()) => self.record(vec![Write::Scrubbed(path.clone())]).await,
+                Ok(_) => self.record(vec![Write::Scrubbed(path.clone())]).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = noted {
