@@ -303,6 +303,11 @@ async fn each_state_is_told_in_words() {
     )
     .await;
 
+    // Whoever mistypes a path is told, though a run about nothing has nothing to do.
+    let nothing = ["sync", "no/such/", "--server", "s1"];
+    until_told(&installation, &mut seen, &nothing, &["no registered file begins with no/such/", "=> 0"])
+        .await;
+
     // Errors: what, where, why, what to do, with the reason.
     let errors: [(&[&str], &str); 5] = [
         (&["file", "get", "no/such"], "FILE_NOT_FOUND"),

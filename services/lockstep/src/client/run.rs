@@ -7,9 +7,12 @@ use lockstep_model::{
     Fault, Reason,
     clock::{Entropy as _, SystemEntropy},
 };
-use lockstep_proto::gateway::v1::{
-    CancelSyncRunRequest, GetSyncRunRequest, ListSyncRunsRequest, StartSyncRunRequest, SyncRun,
-    WatchSyncRunsRequest, sync_run::State,
+use lockstep_proto::{
+    filesync::v1::ListFilesRequest,
+    gateway::v1::{
+        CancelSyncRunRequest, GetSyncRunRequest, ListSyncRunsRequest, StartSyncRunRequest, SyncRun,
+        WatchSyncRunsRequest, sync_run::State,
+    },
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -46,6 +49,9 @@ pub(crate) async fn run(session: &Session, format: Format, args: SyncArgs) -> Re
 }
 
 async fn start(session: &Session, format: Format, args: SyncArgs) -> Result<()> {
+    if !args.prefix.is_empty() {
+        tell_empty(session, &args.prefix).await?;
+    }
     let request = StartSyncRunRequest {
         path_prefix: args.prefix,
         server_ids: args.server,
@@ -66,6 +72,23 @@ async fn start(session: &Session, format: Format, args: SyncArgs) -> Result<()> 
         Format::Text => out::page(&run_text::started(&run, &answer.answers, !wait))?,
     }
     if wait { follow(session, format, &run.run_id, timeout).await } else { Ok(()) }
+}
+
+/// A run about nothing is over at once, and says that everything is verified: whoever mistyped a path would believe it.
+async fn tell_empty(session: &Session, prefix: &str) -> Result<()> {
+    let request = ListFilesRequest { path_prefix: prefix.to_owned(), page_size: 1, ..Default::default() };
+    let mut client = session.files();
+    let page = connect::read(client.list_files(request)).await;
+    let page = page.map_err(|failure| {
+        Problem::call("could not look for registered files", session.gateway(), &failure)
+    })?;
+    if page.files.is_empty() {
+        out::note(&format!(
+            "no registered file begins with {}: there is nothing to copy",
+            out::escaped(prefix)
+        ));
+    }
+    Ok(())
 }
 
 async fn list(session: &Session, format: Format, limit: i32) -> Result<()> {
