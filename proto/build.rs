@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".lockstep.filesync.v1.ContentChunk.data")
         .bytes(".lockstep.filesync.v1.GroupHashes.hashes")
         .bytes(".lockstep.filesync.v1.NewFile.content")
+        .bytes(".lockstep.catalog.v1.FirmwareChunk.data")
         .compile_fds(set)?;
     Ok(())
 }

@@ -21,6 +21,22 @@ pub mod filesync {
     }
 }
 
+/// Firmware updates and settings.
+pub mod catalog {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("lockstep.catalog.v1");
+    }
+}
+
+/// Connection data, and what people say of servers.
+pub mod resolver {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("lockstep.resolver.v1");
+    }
+}
+
 /// The matrix.
 pub mod gateway {
     /// Version 1.

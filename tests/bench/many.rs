@@ -219,6 +219,7 @@ fn file_record(origin: &ServerId) -> Result<String> {
         registered_time: jiff::Timestamp::UNIX_EPOCH,
         origin: origin.clone(),
         state: FileState::Active,
+        placement: lockstep_model::record::Placement::All,
         registered_by: "operator/local 1".to_owned(),
         instead_of: None,
         moved_to: None,

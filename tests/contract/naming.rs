@@ -43,7 +43,9 @@ const VERBS: [&str; 25] = [
 const WHOLE_VERBS: [&str; 1] = ["Reconcile"];
 
 /// Words that the product says differently, or leaves to gRPC.
-const BANNED_WORDS: [&str; 7] = ["status", "node", "host", "artifact", "blob", "task", "job"];
+///
+/// `host` is one: it is what the documented product calls the part of an address, beside `port`.
+const BANNED_WORDS: [&str; 6] = ["status", "node", "artifact", "blob", "task", "job"];
 
 /// Units: a duration is a `google.protobuf.Duration`, which needs none.
 const UNITS: [&str; 14] = [
@@ -52,10 +54,11 @@ const UNITS: [&str; 14] = [
 ];
 
 /// What an integer can mean: a name or the end of one. Another meaning enters here first.
-const INTEGERS: [&str; 5] = ["page_size", "revision", "bytes", "count", "index"];
+const INTEGERS: [&str; 6] = ["page_size", "revision", "bytes", "count", "index", "port"];
 
 /// Fields that carry content; all other values are text, which grpcurl shows.
-const CONTENT: [&str; 4] = [
+const CONTENT: [&str; 5] = [
+    "lockstep.catalog.v1.FirmwareChunk.data",
     "lockstep.filesync.v1.NewFile.content",
     "lockstep.filesync.v1.UploadChunk.data",
     "lockstep.filesync.v1.ContentChunk.data",

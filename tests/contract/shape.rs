@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Mutations that need no request id: they bring about a state that does not depend on how often they are called.
-const LEVEL_TRIGGERED: [&str; 2] = ["Reconcile", "CheckFiles"];
+const LEVEL_TRIGGERED: [&str; 3] = ["Reconcile", "CheckFiles", "CheckSpace"];
 
 fn has(message: &MessageDescriptor, name: &str, kind: &Kind) -> bool {
     message.get_field_by_name(name).is_some_and(|field| field.kind() == *kind && !field.is_list())

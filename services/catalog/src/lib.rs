@@ -14,6 +14,7 @@
 //! 2. Nobody without a certificate of the installation is answered.
 
 pub mod config;
+pub mod ports;
 
 use lockstep_chassis::{App, Connection, Drain, Health, Process, StartError};
 use lockstep_registry::{CachedMembers, Registry};

@@ -184,6 +184,20 @@ impl FileService for Echo {
     ) -> tonic::Result<Response<DeleteDirectoryResponse>> {
         Ok(Response::new(DeleteDirectoryResponse::default()))
     }
+
+    async fn update_placement(
+        &self,
+        _: Request<UpdatePlacementRequest>,
+    ) -> tonic::Result<Response<UpdatePlacementResponse>> {
+        Ok(Response::new(UpdatePlacementResponse::default()))
+    }
+
+    async fn delete_files(
+        &self,
+        _: Request<DeleteFilesRequest>,
+    ) -> tonic::Result<Response<DeleteFilesResponse>> {
+        Ok(Response::new(DeleteFilesResponse::default()))
+    }
 }
 
 #[tonic::async_trait]
@@ -203,6 +217,20 @@ impl UploadService for Echo {
 
     async fn get_upload(&self, _: Request<GetUploadRequest>) -> tonic::Result<Response<GetUploadResponse>> {
         Ok(Response::new(GetUploadResponse::default()))
+    }
+
+    async fn cancel_upload(
+        &self,
+        _: Request<CancelUploadRequest>,
+    ) -> tonic::Result<Response<CancelUploadResponse>> {
+        Ok(Response::new(CancelUploadResponse::default()))
+    }
+
+    async fn check_space(
+        &self,
+        _: Request<CheckSpaceRequest>,
+    ) -> tonic::Result<Response<CheckSpaceResponse>> {
+        Ok(Response::new(CheckSpaceResponse::default()))
     }
 }
 
@@ -318,6 +346,7 @@ impl Mesh {
             registered_time: Default::default(),
             origin: "s1".parse().expect("an id"),
             state: FileState::Active,
+            placement: lockstep_model::record::Placement::All,
             registered_by: "operator/anna 1".to_owned(),
             instead_of: None,
             moved_to: None,

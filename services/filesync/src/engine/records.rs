@@ -2,7 +2,7 @@
 
 use lockstep_model::{
     Revision,
-    record::{FileRecord, FileState},
+    record::{FileRecord, FileState, Placement},
 };
 
 use super::{Ask, Registered};
@@ -32,6 +32,7 @@ impl Staged {
             registered_time: self.wanted.registered_time,
             origin: self.wanted.origin.clone(),
             state: FileState::Active,
+            placement: Placement::All,
             registered_by: ask.label(),
             instead_of: self.instead_of.clone(),
             moved_to: None,

@@ -55,6 +55,20 @@ impl<P: Ports> FileService for Files<P> {
         Ok(Response::new(GetFileResponse { file: Some(file_into_wire(&path, record.revision, &body)) }))
     }
 
+    async fn update_placement(
+        &self,
+        _: Request<lockstep_proto::filesync::v1::UpdatePlacementRequest>,
+    ) -> tonic::Result<Response<lockstep_proto::filesync::v1::UpdatePlacementResponse>> {
+        todo!()
+    }
+
+    async fn delete_files(
+        &self,
+        _: Request<lockstep_proto::filesync::v1::DeleteFilesRequest>,
+    ) -> tonic::Result<Response<lockstep_proto::filesync::v1::DeleteFilesResponse>> {
+        todo!()
+    }
+
     async fn list_files(
         &self,
         request: Request<ListFilesRequest>,

@@ -74,6 +74,20 @@ impl<P: Ports> UploadService for Uploads<P> {
         Ok(Response::new(received.await.or_status()??))
     }
 
+    async fn cancel_upload(
+        &self,
+        _: Request<lockstep_proto::filesync::v1::CancelUploadRequest>,
+    ) -> tonic::Result<Response<lockstep_proto::filesync::v1::CancelUploadResponse>> {
+        todo!()
+    }
+
+    async fn check_space(
+        &self,
+        _: Request<lockstep_proto::filesync::v1::CheckSpaceRequest>,
+    ) -> tonic::Result<Response<lockstep_proto::filesync::v1::CheckSpaceResponse>> {
+        todo!()
+    }
+
     async fn get_upload(
         &self,
         request: Request<GetUploadRequest>,

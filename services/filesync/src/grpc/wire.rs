@@ -4,7 +4,7 @@ use bytes::Bytes;
 use lockstep_chassis::{Failure, Fields};
 use lockstep_model::{
     FilePath, Position, Revision, UploadId,
-    record::{FileRecord, FileState},
+    record::{FileRecord, FileState, Placement},
 };
 use lockstep_proto::{filesync::v1 as wire, shared::v1 as shared};
 use tokio::time::Instant;
@@ -52,6 +52,17 @@ pub(super) fn file_into_wire(path: &FilePath, revision: Revision, record: &FileR
         state: match record.state {
             FileState::Active => wire::file::State::Active.into(),
         },
+        placement: Some(placement_into_wire(record.placement)),
+    }
+}
+
+fn placement_into_wire(placement: Placement) -> wire::Placement {
+    use wire::placement::Scope;
+    match placement {
+        Placement::All => wire::Placement { scope: Scope::AllServers.into(), reason: String::new() },
+        Placement::OriginOnly { reason } => {
+            wire::Placement { scope: Scope::OriginOnly.into(), reason: reason.to_string() }
+        }
     }
 }
 

@@ -197,6 +197,7 @@ impl World {
             registered_time: Default::default(),
             origin: server_id("s1"),
             state: FileState::Active,
+            placement: lockstep_model::record::Placement::All,
             registered_by: "operator/local 1".to_owned(),
             instead_of: None,
             moved_to: None,

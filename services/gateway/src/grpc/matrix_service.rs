@@ -158,6 +158,13 @@ impl<R: Registry, P: Replicas> MatrixService for Matrix<R, P> {
         }))
     }
 
+    async fn list_firmware_rows(
+        &self,
+        _: Request<lockstep_proto::gateway::v1::ListFirmwareRowsRequest>,
+    ) -> tonic::Result<Response<lockstep_proto::gateway::v1::ListFirmwareRowsResponse>> {
+        todo!()
+    }
+
     async fn explain_file(
         &self,
         request: Request<ExplainFileRequest>,

@@ -106,7 +106,7 @@ fn exception_from(exception: filesync::Exception) -> (String, Exception) {
         State::Copying => Progress::Copying,
         State::Failed => Progress::Failed,
         // A state that this version does not know is still an exception: the file is not held.
-        State::Unspecified | State::Pending => Progress::Pending,
+        State::Unspecified | State::Pending | State::Kept => Progress::Pending,
     };
     let read = Exception {
         revision: Revision(unsigned(exception.revision)),
@@ -165,6 +165,7 @@ pub(super) fn cell_into(server_id: String, cell: Cell) -> gateway::Cell {
         age: cell.age.map(duration),
         copied_bytes: number(cell.copied_bytes),
         retry_delay: cell.retry_delay.map(duration),
+        kept_state: 0,
     }
 }
 

@@ -148,6 +148,30 @@ reasons! {
     DiskRefused "DISK_REFUSED" State "look at what the disk says of the path: rights, attributes (lsattr), mounts, the log of the kernel; it is tried again by itself";
     /// No such sync run, or it is not kept any more.
     SyncRunNotFound "SYNC_RUN_NOT_FOUND" NotFound "list the runs to find its id";
+    /// Firmware is not synchronised, because the option is off (R8).
+    OptionOff "OPTION_OFF" State "switch it on to copy it: `lockstep settings set --firmware-synchronization on`";
+    /// Firmware is not synchronised, because its protocol is none of UMS WebDAV (R9).
+    ProtocolNotWebdav "PROTOCOL_NOT_WEBDAV" State "choose HTTPS (UMS WebDAV) or HTTP (UMS WebDAV) as its protocol to copy it: `lockstep firmware set --protocol`";
+    /// Firmware is not synchronised, because its target is no WebDAV directory (R10).
+    TargetNotWebdav "TARGET_NOT_WEBDAV" State "move it into a WebDAV directory to copy it: `lockstep firmware set --target`";
+    /// No such firmware update, or offer.
+    FirmwareNotFound "FIRMWARE_NOT_FOUND" NotFound "list the updates, or check for new ones, to find its id";
+    /// The update was made of this offer already.
+    FirmwareExists "FIRMWARE_EXISTS" Exists "use the update that is there, or delete it first";
+    /// Not possible in this part of the life of an update.
+    FirmwareBusy "FIRMWARE_BUSY" State "cancel the download first, or wait until it is published";
+    /// Nothing is downloaded from an address of this kind.
+    AddressRefused "ADDRESS_REFUSED" State "if the host is meant, add it to the allow-list of its source in the file of sources";
+    /// The server of a vendor did not answer as it should.
+    VendorUnreachable "VENDOR_UNREACHABLE" Unavailable "check the address of the source, and that the catalog reaches it; it is tried again by itself";
+    /// A feed, or an entry of it, is malformed.
+    FeedInvalid "FEED_INVALID" State "tell the vendor; other entries are not concerned";
+    /// The signature of an entry is not that of its source.
+    SignatureInvalid "SIGNATURE_INVALID" State "do not use it; compare the key in the file of sources with that of the vendor";
+    /// The archive is malformed, or holds what is not taken from archives.
+    ArchiveInvalid "ARCHIVE_INVALID" Invalid "make the archive anew: regular files with plain relative names, not encrypted";
+    /// No server holds all of it yet.
+    NotAvailableYet "NOT_AVAILABLE_YET" State "wait until a server holds all of it, and ask again";
 }
 
 impl Reason {

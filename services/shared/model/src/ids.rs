@@ -130,6 +130,10 @@ uuid_id! {
     UploadId
 }
 uuid_id! {
+    /// A firmware update, for life.
+    FirmwareId
+}
+uuid_id! {
     /// One root directory, so that a root that is not mounted is not taken for a new one.
     StoreId
 }

@@ -16,6 +16,7 @@
 pub mod clock;
 pub mod digest;
 pub mod fault;
+pub mod firmware;
 pub mod identity;
 pub mod ids;
 pub mod path;
@@ -26,6 +27,6 @@ pub mod version;
 pub use digest::{Digest, Md5};
 pub use fault::{Fault, Kind, Metadata, Reason, Violation};
 pub use identity::{Caller, Identity, Role};
-pub use ids::{FileId, Incarnation, RequestId, ServerId, StoreId, UploadId};
+pub use ids::{FileId, FirmwareId, Incarnation, RequestId, ServerId, StoreId, UploadId};
 pub use path::{FilePath, Folded};
 pub use position::{Chain, Epoch, Position, Revision};

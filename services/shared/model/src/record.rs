@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::{Digest, Md5},
+    fault::Reason,
     identity::Role,
     ids::{FileId, ServerId, StoreId},
     path::{FilePath, Folded},
@@ -18,6 +19,8 @@ pub const FILE: &str = "file/";
 pub const NAME: &str = "name/";
 /// The prefix of the keys of server announcements, written by each server's filesync.
 pub const SERVER: &str = "server/";
+/// The prefix of the keys of what people say of servers, written by resolver.
+pub const ADDRESS: &str = "address/";
 /// The prefix of the keys of operators' roles.
 pub const OPERATOR: &str = "setting/operator/";
 
@@ -36,6 +39,11 @@ pub fn server_key(server: &ServerId) -> String {
     format!("{SERVER}{server}")
 }
 
+/// The key of what people say of a server.
+pub fn address_key(server: &ServerId) -> String {
+    format!("{ADDRESS}{server}")
+}
+
 /// The key of an operator's role.
 pub fn operator_key(operator: &str) -> String {
     format!("{OPERATOR}{operator}")
@@ -47,6 +55,35 @@ pub fn operator_key(operator: &str) -> String {
 pub enum FileState {
     /// Registered: every server should hold it.
     Active,
+}
+
+/// Which servers should hold a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Placement {
+    /// All that take part.
+    #[default]
+    All,
+    /// Its origin; others fetch nothing, and a copy that is there stays (R8 to R12, R36).
+    OriginOnly {
+        /// Why.
+        reason: Reason,
+    },
+}
+
+impl Placement {
+    /// Whether every server that takes part should hold it.
+    pub fn is_all(&self) -> bool {
+        *self == Self::All
+    }
+
+    /// Whether `server` should hold a file of `origin`; if not, why.
+    pub fn excludes(&self, server: &ServerId, origin: &ServerId) -> Option<Reason> {
+        match self {
+            Self::OriginOnly { reason } if server != origin => Some(*reason),
+            Self::All | Self::OriginOnly { .. } => None,
+        }
+    }
 }
 
 /// The body of `file/<path>`, and of its tombstone: what is needed to recognise a replayed request and a leftover.
@@ -66,6 +103,9 @@ pub struct FileRecord {
     pub origin: ServerId,
     /// Where it is in its life.
     pub state: FileState,
+    /// Which servers should hold it.
+    #[serde(default, skip_serializing_if = "Placement::is_all")]
+    pub placement: Placement,
     /// `caller id` of the request that made the record what it is: that registered, replaced or moved the file. Kept in the
     /// tombstone too.
     pub registered_by: String,
@@ -122,4 +162,26 @@ pub struct ServerRecord {
 pub struct OperatorRecord {
     /// What the operator may do.
     pub role: Role,
+}
+
+/// The body of `address/<id>`: what people say of a server. What is not said is empty or `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AddressRecord {
+    /// For people.
+    pub display_name: String,
+    /// Where it stands; devices of the same site prefer it.
+    pub site: String,
+    /// A host name or an address, without brackets.
+    pub host_name: String,
+    /// The web port for HTTPS.
+    pub https_port: Option<u16>,
+    /// The web port for HTTP.
+    pub http_port: Option<u16>,
+    /// The Public Address: a host name or an address, without brackets.
+    pub public_address: String,
+    /// The Public Web Port, for HTTPS.
+    pub public_https_port: Option<u16>,
+    /// Its counterpart for HTTP.
+    pub public_http_port: Option<u16>,
 }

@@ -1,0 +1,5 @@
+//! What the engine of the catalog needs from outside: a vendor to download from, and the servers to download into.
+
+pub mod vendor;
+
+pub use vendor::{Body, Feed, FeedEntry, FeedFile, Fetched, Malformed, Vendor, VendorError};
