@@ -238,6 +238,7 @@ mod tests {
             register_time: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }),
             origin_server_id: "s1".into(),
             state: file::State::Active as i32,
+            placement: None,
         };
         let text = serde_json::to_string(&File::of(&file)).expect("JSON");
         let expected = r#"{"path":"a","file_id":"id","revision":7,"digest":"d","md5":"m","size_bytes":3,"register_time":"1970-01-01T00:00:01Z","origin_server_id":"s1","state":"ACTIVE"}"#;
