@@ -86,6 +86,7 @@ impl Caller {
                 let on_conflict =
                     if rename { ConflictPolicy::Rename } else { ConflictPolicy::Unspecified }.into();
                 let new = NewFile {
+                    placement: None,
                     path,
                     source: Some(source),
                     expected_revision: replaces,
