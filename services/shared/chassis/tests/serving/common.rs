@@ -252,6 +252,20 @@ impl FileService for Handlers {
         self.reached.fetch_add(1, Ordering::SeqCst);
         Ok(Response::new(DeleteDirectoryResponse::default()))
     }
+
+    async fn update_placement(
+        &self,
+        _: Request<lockstep_proto::filesync::v1::UpdatePlacementRequest>,
+    ) -> tonic::Result<Response<lockstep_proto::filesync::v1::UpdatePlacementResponse>> {
+        Ok(Response::new(lockstep_proto::filesync::v1::UpdatePlacementResponse::default()))
+    }
+
+    async fn delete_files(
+        &self,
+        _: Request<lockstep_proto::filesync::v1::DeleteFilesRequest>,
+    ) -> tonic::Result<Response<lockstep_proto::filesync::v1::DeleteFilesResponse>> {
+        Ok(Response::new(lockstep_proto::filesync::v1::DeleteFilesResponse::default()))
+    }
 }
 
 #[tonic::async_trait]
