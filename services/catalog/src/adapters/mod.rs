@@ -1,0 +1,4 @@
+//! The ports over real mechanisms.
+
+pub mod servers_grpc;
+pub mod vendor_none;
