@@ -155,6 +155,7 @@ async fn uploads(bench: &mut Bench) {
         upload_id: String::new(),
         size_bytes: -1,
         offset_bytes: -1,
+        scope: 0,
     };
     let negative = WriteUploadRequest {
         part: Some(lockstep_proto::filesync::v1::write_upload_request::Part::Header(negative)),

@@ -11,6 +11,7 @@ mod lost;
 mod matrix;
 mod mesh;
 mod names;
+mod placement;
 mod planted;
 mod refusal;
 mod repeats;

@@ -589,7 +589,7 @@ pub(crate) fn new_file(path: &str, content: &[u8]) -> NewFile {
 
 pub(crate) fn header(upload_id: &str, size_bytes: usize, offset_bytes: usize) -> WriteUploadRequest {
     let (size_bytes, offset_bytes) = (size_bytes as i64, offset_bytes as i64);
-    let header = UploadHeader { upload_id: upload_id.to_owned(), size_bytes, offset_bytes };
+    let header = UploadHeader { upload_id: upload_id.to_owned(), size_bytes, offset_bytes, scope: 0 };
     WriteUploadRequest { part: Some(Part::Header(header)) }
 }
 

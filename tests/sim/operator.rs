@@ -286,7 +286,7 @@ impl Operator {
     async fn upload(&self, server: &str, content: &Bytes) -> Result<String, Failure> {
         let upload_id = self.chance.uuid().to_string();
         let size_bytes = i64::try_from(content.len()).expect("small");
-        let header = UploadHeader { upload_id: upload_id.clone(), size_bytes, offset_bytes: 0 };
+        let header = UploadHeader { upload_id: upload_id.clone(), size_bytes, offset_bytes: 0, scope: 0 };
         let mut parts = vec![WriteUploadRequest { part: Some(Part::Header(header)) }];
         for at in (0..content.len()).step_by(CHUNK_BYTES) {
             let data = content.slice(at..(at + CHUNK_BYTES).min(content.len()));

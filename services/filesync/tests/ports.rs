@@ -278,6 +278,7 @@ fn wanted(at: &str) -> Wanted {
         size_bytes: 1,
         registered_time: Timestamp::from_second(1).expect("in range"),
         origin: "s1".parse().expect("valid"),
+        placement: lockstep_model::record::Placement::All,
         traceparent: "00-1-2-01".into(),
     }
 }

@@ -42,7 +42,7 @@ pub use config::Config;
 
 use crate::{
     adapters::replicas_grpc::GrpcReplicas,
-    engine::{board::Board, runs::Runs},
+    engine::{Board, runs::Runs},
     grpc::{matrix_service::Matrix, sync_run_service::SyncRuns},
     proxy::{Backends, Proxy},
 };

@@ -1,21 +1,9 @@
 //! What the engine needs of others, besides the registry.
 
-use futures::stream::BoxStream;
 use lockstep_model::{FilePath, Position, ServerId};
+pub use lockstep_replicas::{Address, Parts, Reports};
 
-use crate::domain::{cause::Cause, report::Part};
-
-/// A server and where its filesync answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// The server.
-    pub id: ServerId,
-    /// `https://host:port`.
-    pub uri: String,
-}
-
-/// What one server reports; ends with an error or without one when nothing more comes.
-pub type Parts = BoxStream<'static, Result<Part, Cause>>;
+use crate::domain::cause::Cause;
 
 /// Where a server is after it was asked to catch up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +14,8 @@ pub struct Answered {
     pub exceptions: u64,
 }
 
-/// The replicas on all servers.
-pub trait Replicas: Clone + Send + Sync + 'static {
-    /// Everything that a server holds, then what changes. A stream always begins with everything: that is at most
-    /// 10,000 exceptions, and nothing that was missed can hide.
-    fn watch(&self, server: &Address) -> impl Future<Output = Result<Parts, Cause>> + Send;
-
+/// The replicas on all servers: what they report, and what they can be asked.
+pub trait Replicas: Reports {
     /// Asks a server to catch up; `holders` are known to have what is new. Answers with where the server is then.
     fn reconcile(
         &self,

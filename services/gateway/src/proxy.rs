@@ -26,7 +26,7 @@ use tower::{Service, ServiceExt as _};
 use crate::{
     config::Uris,
     domain::route::{Call, Route, RouteError, route},
-    engine::board::Board,
+    engine::Board,
 };
 
 /// Connections for uploads to one server: enough to fill a fast line, few enough for a slow server.

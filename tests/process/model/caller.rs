@@ -163,8 +163,12 @@ impl Caller {
             Err(status) => return Err(status),
         };
         let number = |size: usize| i64::try_from(size).expect("small");
-        let header =
-            UploadHeader { upload_id, size_bytes: number(bytes.len()), offset_bytes: number(offset) };
+        let header = UploadHeader {
+            upload_id,
+            size_bytes: number(bytes.len()),
+            offset_bytes: number(offset),
+            scope: 0,
+        };
         let mut parts = vec![Part::Header(header)];
         let chunks = bytes[offset..].chunks(256 << 10).enumerate();
         parts.extend(chunks.map(|(index, chunk)| {

@@ -23,6 +23,8 @@ pub enum Stage {
     Failed,
     /// Somebody changed the bytes: nothing is tried until somebody decides (R30, R31).
     Drifted,
+    /// It is not missing: it is held, and meant for another server only (R12, R36).
+    Kept,
 }
 
 impl Stage {
@@ -75,12 +77,20 @@ pub struct Missing {
     /// it was, at the revision that ended it.
     #[serde(default)]
     pub is_left: bool,
+    /// Nothing is missing: the copy is held although the file is meant for another server only.
+    #[serde(default)]
+    pub is_kept: bool,
 }
 
 impl Missing {
     /// Not tried yet.
     pub fn new(wanted: Wanted) -> Self {
-        Self { wanted, obstacle: None, failures: 0, displaces: None, is_left: false }
+        Self { wanted, obstacle: None, failures: 0, displaces: None, is_left: false, is_kept: false }
+    }
+
+    /// A copy that is held although the file is meant for another server only.
+    pub fn kept(wanted: Wanted) -> Self {
+        Self { is_kept: true, ..Self::new(wanted) }
     }
 
     /// The first try was refused already.
@@ -109,6 +119,7 @@ impl Missing {
     /// How far it is before anything was tried.
     pub fn stage(&self) -> Stage {
         match &self.obstacle {
+            _ if self.is_kept => Stage::Kept,
             _ if self.is_drifted() => Stage::Drifted,
             Some(_) => Stage::Failed,
             None => Stage::Pending,

@@ -3,7 +3,10 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use lockstep_model::{Digest, FileId, FilePath, Md5, Revision, ServerId, record::FileRecord};
+use lockstep_model::{
+    Digest, FileId, FilePath, Md5, Revision, ServerId,
+    record::{FileRecord, Placement},
+};
 use serde::{Deserialize, Serialize};
 
 /// What a file looked like from outside when it was verified. If it looks otherwise, somebody changed it.
@@ -56,11 +59,19 @@ pub struct Wanted {
     pub registered_time: Timestamp,
     /// Who had the bytes first.
     pub origin: ServerId,
+    /// Which servers should hold it.
+    #[serde(default)]
+    pub placement: Placement,
     /// Trace of the change, may be empty.
     pub traceparent: String,
 }
 
 impl Wanted {
+    /// Whether it is meant for others than `server`: a copy that is there stays, and none is made (R8 to R12, R36).
+    pub fn is_elsewhere(&self, server: &ServerId) -> bool {
+        self.placement.excludes(server, &self.origin).is_some()
+    }
+
     /// What a record asks for.
     pub fn of(path: FilePath, revision: Revision, record: FileRecord, traceparent: String) -> Self {
         Self {
@@ -72,6 +83,7 @@ impl Wanted {
             size_bytes: record.size_bytes,
             registered_time: record.registered_time,
             origin: record.origin,
+            placement: record.placement,
             traceparent,
         }
     }

@@ -11,6 +11,8 @@ use crate::domain::held::{Held, Wanted};
 pub enum Change {
     /// The file should be held.
     Active(Wanted),
+    /// The file is meant for others: a copy that is here stays, and none is made.
+    Elsewhere(Wanted),
     /// The file should be gone: what it was, at the revision that ended it.
     Deleted(Wanted),
 }
@@ -19,14 +21,22 @@ impl Change {
     /// The path it is about.
     pub fn path(&self) -> &FilePath {
         match self {
-            Self::Active(wanted) | Self::Deleted(wanted) => &wanted.path,
+            Self::Active(wanted) | Self::Elsewhere(wanted) | Self::Deleted(wanted) => &wanted.path,
         }
     }
 
     /// The revision that it is about.
     pub fn revision(&self) -> Revision {
         match self {
-            Self::Active(wanted) | Self::Deleted(wanted) => wanted.revision,
+            Self::Active(wanted) | Self::Elsewhere(wanted) | Self::Deleted(wanted) => wanted.revision,
+        }
+    }
+
+    /// What the file is from then on; `None` if it is gone.
+    pub fn living(&self) -> Option<&Wanted> {
+        match self {
+            Self::Active(wanted) | Self::Elsewhere(wanted) => Some(wanted),
+            Self::Deleted(_) => None,
         }
     }
 }
@@ -55,6 +65,8 @@ pub enum Action {
         /// The revision whose bytes these are.
         revision: Revision,
     },
+    /// The right bytes are held, or will be by a move, although the file is meant for others: they stay, and that is noted.
+    Keep(Wanted),
     /// The bytes are missing: they become an exception, and the fetch works on it. Older bytes of the same file stay until
     /// then, so that a reader sees the old ones or the new ones.
     Fetch(Wanted),
@@ -86,6 +98,17 @@ pub fn plan<'a>(changes: Vec<Change>, held: impl Fn(&FilePath) -> Option<&'a Hel
             (Change::Active(wanted), Some(held)) if is(held, wanted) => {
                 then.push(Action::Adopt { path, revision: wanted.revision });
             }
+            (Change::Elsewhere(wanted), Some(held)) if is(held, wanted) => {
+                then.push(Action::Keep(wanted.clone()))
+            }
+            (Change::Elsewhere(wanted), held) => {
+                // What is not the file as it is now is no copy of it.
+                first.extend(held.filter(|_| !moved.contains(&path)).map(delete));
+                then.push(match moves.contains_key(&path) {
+                    true => Action::Keep(wanted.clone()),
+                    false => Action::Forget { path },
+                });
+            }
             (Change::Active(wanted), held) => {
                 // Another object took the path: the old bytes were deleted in between.
                 let other = held.filter(|held| held.file_id != wanted.file_id && !moved.contains(&path));
@@ -101,7 +124,7 @@ pub fn plan<'a>(changes: Vec<Change>, held: impl Fn(&FilePath) -> Option<&'a Hel
         // Files that changed places in a ring: the first one steps aside, which is not decided here.
         let Some(to) = free.or_else(|| moves.keys().next()).cloned() else { break };
         if let Some(from) = moves.remove(&to)
-            && let Some(Change::Active(wanted)) = latest.get(&to)
+            && let Some(wanted) = latest.get(&to).and_then(Change::living)
         {
             first.push(Action::Move { from, wanted: wanted.clone() });
         }
@@ -117,17 +140,14 @@ fn moves<'a>(
 ) -> BTreeMap<FilePath, FilePath> {
     let mut leaving: BTreeMap<FileId, (&FilePath, &Held)> = BTreeMap::new();
     for (path, change) in latest {
-        let stays = |held: &Held| match change {
-            Change::Active(wanted) => wanted.file_id == held.file_id,
-            Change::Deleted(_) => false,
-        };
+        let stays = |held: &Held| change.living().is_some_and(|wanted| wanted.file_id == held.file_id);
         if let Some(held) = held(path).filter(|held| held.revision <= change.revision() && !stays(held)) {
             leaving.insert(held.file_id, (path, held));
         }
     }
     let mut moves = BTreeMap::new();
     for (path, change) in latest {
-        let Change::Active(wanted) = change else { continue };
+        let Some(wanted) = change.living() else { continue };
         let stays =
             held(path).is_some_and(|held| held.file_id == wanted.file_id || held.revision > wanted.revision);
         if !stays && let Some((from, _)) = leaving.get(&wanted.file_id).filter(|(_, held)| is(held, wanted)) {
@@ -143,7 +163,7 @@ fn is(held: &Held, wanted: &Wanted) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use lockstep_model::{FileId, Md5, clock::SystemEntropy};
+    use lockstep_model::{FileId, Md5, clock::SystemEntropy, record::Placement};
     use proptest::prelude::*;
 
     use super::*;
@@ -159,7 +179,23 @@ mod tests {
             size_bytes: 1,
             registered_time: jiff::Timestamp::UNIX_EPOCH,
             origin: "s1".parse().expect("valid"),
+            placement: Placement::All,
             traceparent: String::new(),
+        }
+    }
+
+    fn switched(placement: Placement) -> Placement {
+        match placement {
+            Placement::All => Placement::OriginOnly { reason: lockstep_model::Reason::OptionOff },
+            Placement::OriginOnly { .. } => Placement::All,
+        }
+    }
+
+    /// As a server sees it that is not the origin.
+    fn living(wanted: Wanted) -> Change {
+        match wanted.placement {
+            Placement::All => Change::Active(wanted),
+            Placement::OriginOnly { .. } => Change::Elsewhere(wanted),
         }
     }
 
@@ -193,6 +229,7 @@ mod tests {
                     );
                     fetched.push(wanted);
                 }
+                Action::Keep(wanted) => disk.get_mut(&wanted.path).expect("held").revision = wanted.revision,
                 Action::Forget { path } => assert!(!disk.contains_key(&path)),
             }
         }
@@ -203,11 +240,12 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-        /// I3, I4, R29, R32, R33, R38: however the history of registrations, replacements, moves and deletions is cut into
-        /// pages, the disk ends as the registry says, nothing that was deleted is there, and what only moved is not fetched.
+        /// I3, I4, R12, R29, R32, R33, R36, R38: however the history of registrations, replacements, moves, placements and
+        /// deletions is cut into pages, the disk ends as the registry says, nothing that was deleted is there, and what only
+        /// moved is not fetched. What is meant for others is not fetched either, and stays where it is right.
         #[test]
         fn any_cut_of_the_history_ends_the_same(
-            steps in prop::collection::vec((0usize..4, 0usize..4, 0u8..6, 0u8..3), 1..40),
+            steps in prop::collection::vec((0usize..4, 0usize..4, 0u8..7, 0u8..3), 1..40),
             cuts in prop::collection::vec(1usize..6, 40),
         ) {
             let paths = ["a", "b/c", "b/d", "e"].map(|path| path.parse::<FilePath>().expect("valid"));
@@ -221,22 +259,27 @@ mod tests {
                     (_, None) => {
                         let new = new(&path, content, FileId::random(&SystemEntropy));
                         truth.insert(path, new.clone());
-                        vec![Change::Active(new)]
+                        vec![living(new)]
+                    }
+                    (6, Some(old)) => {
+                        let new = Wanted { revision: at, placement: switched(old.placement), ..old };
+                        truth.insert(path, new.clone());
+                        vec![living(new)]
                     }
                     (0, Some(_)) => {
                         let old = truth.remove(&path).expect("there");
                         vec![Change::Deleted(Wanted { revision: at, ..old })]
                     }
                     (1, Some(old)) => {
-                        let new = new(&path, content, old.file_id);
+                        let new = Wanted { placement: old.placement, ..new(&path, content, old.file_id) };
                         truth.insert(path, new.clone());
-                        vec![Change::Active(new)]
+                        vec![living(new)]
                     }
                     (_, Some(old)) if !truth.contains_key(&other) => {
                         truth.remove(&path);
                         let new = Wanted { path: other.clone(), revision: at, ..old.clone() };
                         truth.insert(other, new.clone());
-                        vec![Change::Deleted(Wanted { revision: at, ..old }), Change::Active(new)]
+                        vec![Change::Deleted(Wanted { revision: at, ..old }), living(new)]
                     }
                     _ => continue,
                 });
@@ -247,12 +290,25 @@ mod tests {
                 let page = history.drain(..cuts.next().unwrap_or(1).min(history.len()));
                 let page: Vec<Change> = page.flatten().collect();
                 let before = disk.clone();
+                let last: BTreeMap<FilePath, Change> =
+                    page.iter().map(|change| (change.path().clone(), change.clone())).collect();
                 let there = |wanted: &Wanted| before.values().any(|held: &Held| is(held, wanted));
                 let fetched = carry_out(plan(page, |path| before.get(path)), &mut disk);
                 prop_assert!(!fetched.iter().any(there), "what is there is not fetched");
+                for wanted in last.values().filter_map(|change| match change {
+                    Change::Elsewhere(wanted) => Some(wanted),
+                    _ => None,
+                }) {
+                    let held = disk.get(&wanted.path);
+                    prop_assert!(held == Some(&held_of(wanted)) || held.is_none() && !there(wanted), "{wanted:?} {held:?}");
+                }
             }
-            let expected: BTreeMap<FilePath, Held> = truth.iter().map(|(path, w)| (path.clone(), held_of(w))).collect();
-            prop_assert_eq!(disk, expected);
+            for (path, wanted) in &truth {
+                let held = disk.remove(path);
+                let may_lack = wanted.placement != Placement::All && held.is_none();
+                prop_assert!(may_lack || held == Some(held_of(wanted)), "{} {:?}", path, held);
+            }
+            prop_assert!(disk.is_empty(), "{:?}", disk);
         }
     }
 

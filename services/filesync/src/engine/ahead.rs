@@ -17,7 +17,7 @@ use lockstep_model::{
 };
 use lockstep_registry::{Record, Registry as _};
 
-use super::{Engine, codec::decode, reconcile::change};
+use super::{Engine, codec::decode};
 use crate::{
     domain::{
         error::FileError,
@@ -104,9 +104,12 @@ impl<P: Ports> Engine<P> {
             let body = decode(record)?;
             moved.extend(body.moved_to.map(|to| (body.file_id, to)));
         }
-        let mut changes = records.into_iter().map(change).collect::<Result<Vec<Change>, FileError>>()?;
+        let mut changes = records
+            .into_iter()
+            .map(|record| self.change(record))
+            .collect::<Result<Vec<Change>, FileError>>()?;
         // Within a transaction what goes before what comes, so that a file that moves is known when it arrives.
-        changes.sort_by_key(|change| (change.revision(), matches!(change, Change::Active(_))));
+        changes.sort_by_key(|change| (change.revision(), change.living().is_some()));
         let paths: Vec<FilePath> = changes.iter().map(|change| change.path().clone()).collect();
         let (_lease, refused) = self.lease_settled(&paths).await?;
         let before = self.inner.board.missing(&paths);
@@ -149,6 +152,13 @@ impl<P: Ports> Engine<P> {
                     }
                     waiting.changed.insert(path.clone(), None);
                     done.push((path.clone(), revision));
+                }
+                // It is meant for others by then, so that nothing waits for it.
+                Change::Elsewhere(wanted) => {
+                    if waits.is_some_and(|waits| waits.wanted.file_id == wanted.file_id) {
+                        waiting.changed.insert(path.clone(), None);
+                        done.push((path.clone(), revision));
+                    }
                 }
                 Change::Active(wanted) => {
                     let is_same = waits.is_some_and(|waits| waits.wanted.file_id == wanted.file_id);
@@ -216,9 +226,9 @@ impl<P: Ports> Engine<P> {
 
     fn superseded(&self, wanted: Wanted, record: Record, is_held: bool) -> Result<Action, FileError> {
         let revision = record.revision;
-        match change(record)? {
+        match self.change(record)? {
             Change::Active(newer) if !is_held || newer.file_id == wanted.file_id => Ok(Action::Fetch(newer)),
-            Change::Deleted(_) if !is_held => {
+            Change::Deleted(_) | Change::Elsewhere(_) if !is_held => {
                 self.inner.board.hold_ahead([(wanted.path.clone(), revision, String::new())]);
                 Ok(Action::Forget { path: wanted.path })
             }

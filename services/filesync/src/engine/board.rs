@@ -45,6 +45,8 @@ struct State {
     by_digest: BTreeMap<Digest, BTreeSet<FilePath>>,
     staged: BTreeMap<Digest, StagedName>,
     exceptions: BTreeMap<FilePath, Exception>,
+    /// Those of them that are not merely kept.
+    missing_count: usize,
     sequence: u64,
     changes: VecDeque<(u64, FilePath)>,
     ahead: BTreeMap<FilePath, (Revision, String)>,
@@ -224,7 +226,8 @@ impl Board {
     /// Whether exactly this is still missing.
     pub fn is_missing(&self, wanted: &Wanted) -> bool {
         let state = self.state();
-        state.exceptions.get(&wanted.path).is_some_and(|e| e.missing.wanted.revision == wanted.revision)
+        let known = state.exceptions.get(&wanted.path).map(|exception| &exception.missing);
+        known.is_some_and(|missing| missing.wanted.revision == wanted.revision && !missing.is_kept)
     }
 
     /// What is missing at any of `paths`.
@@ -232,7 +235,7 @@ impl Board {
         let state = self.state();
         let missing = paths.iter().filter_map(|path| state.exceptions.get(path));
         missing
-            .filter(|exception| !exception.missing.is_left)
+            .filter(|exception| !exception.missing.is_left && !exception.missing.is_kept)
             .map(|exception| exception.missing.wanted.clone())
             .collect()
     }
@@ -322,7 +325,7 @@ impl Board {
 
     /// How many files are not held.
     pub fn exception_count(&self) -> usize {
-        self.state().exceptions.len()
+        self.state().missing_count
     }
 
     /// A running copy, or its end.

@@ -8,7 +8,7 @@ use lockstep_model::{
     path::fold,
     record::{FileRecord, file_key},
 };
-use lockstep_registry::{Registry as _, RegistryError, Request};
+use lockstep_registry::{Record, Registry as _, RegistryError, Request};
 
 use super::{
     Ask, Engine, Registered,
@@ -44,63 +44,79 @@ impl Leaving {
 }
 
 impl<P: Ports> Engine<P> {
-    /// Deletes a file for good; answers it as it was, and the revision of the deletion.
+    /// Deletes files for good, all or none; answers them as they were, and the revision of the deletion.
     ///
     /// # Errors
     /// As the contract says; after one other than `REGISTRY_UNAVAILABLE` nothing happened.
     pub async fn delete(
         &self,
         ask: Ask,
-        path: FilePath,
-        expected: Revision,
-    ) -> Result<(Registered, Revision), FileError> {
+        files: Vec<(FilePath, Revision)>,
+    ) -> Result<(Vec<Registered>, Revision), FileError> {
         let engine = self.clone();
-        self.detached(async move { engine.delete_now(&ask, &path, expected).await }).await
+        self.detached(async move { engine.delete_now(&ask, &files).await }).await
     }
 
     async fn delete_now(
         &self,
         ask: &Ask,
-        path: &FilePath,
-        expected: Revision,
-    ) -> Result<(Registered, Revision), FileError> {
+        files: &[(FilePath, Revision)],
+    ) -> Result<(Vec<Registered>, Revision), FileError> {
         self.may_originate()?;
         self.verify_store().await?;
         // Of the same request at the same time, the second waits for the answer of the first.
         let _turn = self.inner.requests.acquire_names([fold(&ask.label())].into()).await;
-        let fingerprint = format!("delete {path} {expected}");
-        let request = Request { caller: ask.caller.clone(), id: ask.request_id.to_string(), fingerprint };
+        let what: Vec<String> =
+            files.iter().map(|(path, expected)| format!("delete {path} {expected}")).collect();
+        let request = Request {
+            caller: ask.caller.clone(),
+            id: ask.request_id.to_string(),
+            fingerprint: what.join("\n"),
+        };
         let known = self.registry().find_request(request.clone()).await;
         if let Some(revision) = known.map_err(|error| named(error, ask.request_id.as_str()))?
             && let Ok(written) = self.registry().transaction(revision).await
-            && let Some(tombstone) = written.iter().find(|record| record.key == file_key(path))
         {
-            let again =
-                Registered { path: path.clone(), revision: expected, record: living(decode(tombstone)?) };
-            return Ok((again, revision));
+            let tombstone = |path| written.iter().find(|record| record.key == file_key(path)).cloned();
+            let tombstones: Vec<_> = files.iter().map(|(path, _)| tombstone(path)).collect();
+            return Ok((deleted(files, tombstones)?, revision));
         }
+        let keys: Vec<String> = files.iter().map(|(path, _)| file_key(path)).collect();
         for _ in 0..ATTEMPTS_MAX {
-            let mut latest = self.registry().get_latest(vec![file_key(path)]).await?;
-            let record = latest.pop().flatten().ok_or_else(|| FileError::NotFound { path: path.clone() })?;
-            if record.deleted {
-                let body = decode(&record)?;
-                let mine = body.deleted_by.as_ref() == Some(&ask.label());
-                let gone = || FileError::NotFound { path: path.clone() };
-                let again = Registered { path: path.clone(), revision: expected, record: living(body) };
-                return mine.then_some((again, record.revision)).ok_or_else(gone);
+            let latest = self.registry().get_latest(keys.clone()).await?;
+            // The request may be forgotten; what it made still tells.
+            if let Some(Some(first)) =
+                latest.first().filter(|record| record.as_ref().is_some_and(|r| r.deleted))
+                && decode(first)?.deleted_by.as_ref() == Some(&ask.label())
+            {
+                let revision = first.revision;
+                return Ok((deleted(files, latest)?, revision));
             }
-            let step = Step::at(path, &record, expected, None)?;
-            match self.commit_steps(ask, request.clone(), std::slice::from_ref(&step)).await {
+            let steps = files.iter().zip(&latest).map(|((path, expected), record)| {
+                let record = record.as_ref().filter(|record| !record.deleted);
+                Step::at(
+                    path,
+                    record.ok_or_else(|| FileError::NotFound { path: path.clone() })?,
+                    *expected,
+                    None,
+                )
+            });
+            let steps: Vec<Step> = steps.collect::<Result<_, _>>()?;
+            match self.commit_steps(ask, request.clone(), &steps).await {
                 Err(FileError::Registry(RegistryError::Refused { .. })) => {}
                 Err(error) => return Err(error),
                 Ok(committed) => {
                     fail::fail_point!("filesync.delete.committed");
                     // The tombstone stands. Whatever keeps this server from removing its copy now, its next round does.
                     if let Err(error) = self.reconcile().await {
-                        tracing::warn!(%path, %error, "the deleted file is removed here later");
+                        tracing::warn!(files = files.len(), %error, "what was deleted is removed here later");
                     }
-                    let file = Registered { path: path.clone(), revision: expected, record: step.body };
-                    return Ok((file, committed.revision));
+                    let was = |step: Step| Registered {
+                        path: step.path,
+                        revision: step.revision,
+                        record: step.body,
+                    };
+                    return Ok((steps.into_iter().map(was).collect(), committed.revision));
                 }
             }
         }
@@ -217,6 +233,18 @@ impl<P: Ports> Engine<P> {
         }
         Ok(found)
     }
+}
+
+/// The files that these tombstones ended, as they were.
+fn deleted(
+    files: &[(FilePath, Revision)],
+    tombstones: Vec<Option<Record>>,
+) -> Result<Vec<Registered>, FileError> {
+    let was = |((path, expected), tombstone): (&(FilePath, Revision), Option<Record>)| {
+        let tombstone = tombstone.ok_or_else(|| FileError::NotFound { path: path.clone() })?;
+        Ok(Registered { path: path.clone(), revision: *expected, record: living(decode(&tombstone)?) })
+    };
+    files.iter().zip(tombstones).map(was).collect()
 }
 
 /// A file as it was before its tombstone.

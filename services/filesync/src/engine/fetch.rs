@@ -126,7 +126,11 @@ impl<P: Ports> Engine<P> {
         let concerned = self.inner.intents.concerned(due.iter().map(|missing| &missing.wanted));
         let (stuck, due): (Vec<Missing>, Vec<Missing>) = due.into_iter().partition(|missing| {
             let wanted = &missing.wanted;
-            missing.is_left || concerned.contains(&wanted.path) || board.stale_path(wanted).is_some()
+            let is_elsewhere = wanted.is_elsewhere(self.server());
+            missing.is_left
+                || is_elsewhere
+                || concerned.contains(&wanted.path)
+                || board.stale_path(wanted).is_some()
         });
         self.dispatch_stuck(stuck);
         let mut due: Vec<Wanted> = due.into_iter().map(|missing| missing.wanted).collect();

@@ -1,7 +1,11 @@
 //! Registering files where they lie: hashed, written down, committed, held; no byte is moved, and nothing about the file is
 //! changed, its times included: setting them could hide what somebody writes at the same moment.
 
-use lockstep_model::{Digest, FileId, FilePath, Md5, Revision, clock::Clock as _, record::file_key};
+use lockstep_model::{
+    Digest, FileId, FilePath, Md5, Revision,
+    clock::Clock as _,
+    record::{Placement, file_key},
+};
 use lockstep_registry::{Committed, Registry as _, RegistryError, Request};
 
 use super::{
@@ -38,7 +42,9 @@ impl<P: Ports> Engine<P> {
         let hashed = self.hash_in_place(&paths, Algorithms { md5: true, sha256 }).await?;
         let mut staged = Vec::with_capacity(files.len());
         for (file, hashed) in files.iter().zip(hashed) {
-            let wanted = self.wanted_in_place(&file.path, FileId::random(&self.inner.ports.entropy), &hashed);
+            let (file_id, placement) =
+                (FileId::random(&self.inner.ports.entropy), file.placement.unwrap_or_default());
+            let wanted = self.wanted_in_place(&file.path, file_id, placement, &hashed);
             check_declared(file, &hashed, wanted.md5)?;
             staged.push(lying(wanted, hashed));
         }
@@ -78,7 +84,13 @@ impl<P: Ports> Engine<P> {
     }
 
     /// What a file that lies at `path` will be as a registered one of now.
-    pub(super) fn wanted_in_place(&self, path: &FilePath, file_id: FileId, hashed: &Hashed) -> Wanted {
+    pub(super) fn wanted_in_place(
+        &self,
+        path: &FilePath,
+        file_id: FileId,
+        placement: Placement,
+        hashed: &Hashed,
+    ) -> Wanted {
         let registered_time = self.inner.ports.clock.now();
         Wanted {
             path: path.clone(),
@@ -89,6 +101,7 @@ impl<P: Ports> Engine<P> {
             size_bytes: hashed.stat.size_bytes,
             registered_time: registered_time.round(jiff::Unit::Microsecond).unwrap_or(registered_time),
             origin: self.server().clone(),
+            placement,
             traceparent: String::new(),
         }
     }

@@ -1,6 +1,6 @@
 //! What is kept of uploads between their streams, across a restart, and until nobody wants them any more.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use lockstep_model::UploadId;
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     domain::{error::FileError, held::StagedName},
-    ports::{Loaded, Ports, Store as _, Upload, Write},
+    ports::{Loaded, Ports, Store as _, StoreError, Upload, Write},
 };
 
 /// An upload that nobody continued for so long, of this process's own time, is removed.
@@ -64,6 +64,50 @@ impl<P: Ports> Engine<P> {
             }
         };
         Ok((progress, known.upload.size_bytes))
+    }
+
+    /// Drops an upload of `caller` and its bytes; one that is not there is dropped already.
+    ///
+    /// # Errors
+    /// `OVERLOADED` while somebody writes to it or registers it; `DISK_FULL`, `STORE_READ_ONLY`.
+    pub async fn cancel_upload(&self, caller: &str, id: UploadId) -> Result<(), FileError> {
+        let staged = {
+            let mut uploads = self.uploads();
+            let Some(known) = uploads.get_mut(&id).filter(|known| known.upload.caller == caller) else {
+                return Ok(());
+            };
+            if matches!(known.state, State::Busy) {
+                let server = self.server().clone();
+                return Err(FileError::Overloaded { server, what: "user of this upload", limit: 1 });
+            }
+            // Nobody continues it from here on.
+            known.state = State::Busy;
+            staged_of(&known.upload)
+        };
+        let engine = self.clone();
+        let work = async move {
+            engine.end_uploads(&[id]).await?;
+            engine.discard(vec![staged]).await;
+            Ok(())
+        };
+        self.detached(work).await
+    }
+
+    /// Whether the disk has room for so many bytes beside everything that is under way; answers how many it has room for.
+    ///
+    /// # Errors
+    /// `DISK_FULL` with figures, `STORE_READ_ONLY`, `STORE_OFFLINE`, `SERVER_NOT_ELIGIBLE`.
+    pub async fn check_space(&self, bytes: u64) -> Result<u64, FileError> {
+        self.may_originate()?;
+        self.verify_store().await?;
+        let free_bytes = self.inner.ports.store.free_bytes().await.map_err(|error| self.disk(error))?;
+        let free_bytes = free_bytes.saturating_sub(self.inner.reserved_bytes.load(Ordering::Relaxed));
+        if bytes > free_bytes {
+            // Nothing was refused yet, so that this is no condition of the server.
+            let error = StoreError::Full { free_bytes, needed_bytes: bytes };
+            return Err(FileError::Store { server: self.server().clone(), error });
+        }
+        Ok(free_bytes)
     }
 
     /// What a restart left: of the bytes that are there, only those that are known to be synced count. The others may be

@@ -30,6 +30,7 @@ mod kept_uploads;
 mod lease;
 mod loose;
 mod moves;
+mod placement;
 mod publish;
 mod reconcile;
 mod records;
@@ -69,7 +70,7 @@ pub use self::{
     loose::Loose,
     reconcile::Round,
     register::{NewFile, Place, Source},
-    uploads::{Progress, UPLOAD_BYTES_MAX, Writer},
+    uploads::{Audience, Progress, UPLOAD_BYTES_MAX, Writer},
     walk::{Checked, Depth},
 };
 use crate::{

@@ -3,7 +3,10 @@
 use lockstep_model::{FilePath, Reason, Revision, clock::Entropy as _, path::fold, record::file_key};
 use lockstep_registry::{Registry as _, RegistryError, Request};
 
-use super::{Ask, Engine, Registered, change::Step, codec::decode, commit::ATTEMPTS_MAX, examine::obstacle};
+use super::{
+    Ask, Engine, Registered, change::Step, codec::decode, commit::ATTEMPTS_MAX, examine::obstacle,
+    stuck::is_about_missing,
+};
 use crate::{
     domain::{
         check::Finding,
@@ -155,6 +158,7 @@ impl<P: Ports> Engine<P> {
             match relocated {
                 Ok(stat) if before.is_ok_and(|before| before == Some(held.stat)) => {
                     writes.append(&mut hold_moved(from, &wanted, &held, stat));
+                    writes.push(self.not_missing(&wanted));
                 }
                 Ok(stat) => writes.append(&mut self.read_moved(from, wanted, &held, stat).await?),
                 // Renamed before a crash; or somebody took it away.
@@ -213,7 +217,7 @@ impl<P: Ports> Engine<P> {
             if let Some(mut renamed) = self.adopt(&wanted).await? {
                 // What is missing there by now may be newer.
                 if !board.is_missing(&wanted) {
-                    renamed.retain(|write| !matches!(write, Write::Clear(_)));
+                    renamed.retain(|write| !is_about_missing(write));
                 }
                 writes.push(Write::Release(from));
                 writes.append(&mut renamed);
@@ -344,9 +348,5 @@ impl<P: Ports> Engine<P> {
 fn hold_moved(from: FilePath, wanted: &Wanted, held: &Held, stat: Stat) -> Vec<Write> {
     let stat = if stat.same_content(&held.stat) { stat } else { held.stat };
     let Wanted { path, file_id, revision, digest, .. } = wanted.clone();
-    vec![
-        Write::Release(from),
-        Write::Hold(path.clone(), Held { file_id, revision, digest, stat }),
-        Write::Clear(path),
-    ]
+    vec![Write::Release(from), Write::Hold(path, Held { file_id, revision, digest, stat })]
 }

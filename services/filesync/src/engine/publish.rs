@@ -202,8 +202,16 @@ impl<P: Ports> Engine<P> {
             writes.push(Write::Groups(digest, groups));
         }
         writes.push(Write::Hold(path.clone(), Held { file_id, revision, digest, stat }));
-        writes.push(Write::Clear(path));
+        writes.push(self.not_missing(wanted));
         writes
+    }
+
+    /// What to write of the exceptions of a copy that is held: that there is none, or that it is kept.
+    pub(super) fn not_missing(&self, wanted: &Wanted) -> Write {
+        match wanted.is_elsewhere(self.server()) {
+            true => Write::Miss(Missing::kept(wanted.clone())),
+            false => Write::Clear(wanted.path.clone()),
+        }
     }
 
     /// What to write when a copy is given up, with others at the same time: its group hashes go with the last path that has

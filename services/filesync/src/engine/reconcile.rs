@@ -150,7 +150,7 @@ impl<P: Ports> Engine<P> {
 
     /// Carries out changes and moves the position past them; false if it has to wait because too much is missing.
     async fn follow(&self, records: Vec<Record>, through: Position) -> Result<bool, FileError> {
-        let mut changes = changes(records)?;
+        let mut changes = self.changes(records)?;
         let paths: Vec<FilePath> = changes.iter().map(|change| change.path().clone()).collect();
         // From the look at what is held to the index: a copy that lands in between would be held after its deletion.
         let (_lease, mut refused) = self.lease_settled(&paths).await?;
@@ -192,6 +192,7 @@ impl<P: Ports> Engine<P> {
             match action {
                 Action::Delete { .. } | Action::Move { .. } => {}
                 Action::Adopt { path, revision } => writes.extend(self.note_revision(path, revision)),
+                Action::Keep(wanted) => writes.extend(self.keep_copy(wanted)),
                 Action::Fetch(wanted) => writes.push(Write::Miss(Missing::new(wanted))),
                 Action::Forget { path } => writes.push(match (left.get(&path), ended.get(&path)) {
                     (Some(why), Some(ended)) => self.leave_behind(ended, why),
@@ -211,8 +212,7 @@ impl<P: Ports> Engine<P> {
     /// be held to be removed with its record.
     async fn hold_unheld(&self, changes: &[Change], missing: &[Wanted]) -> Result<Refused, FileError> {
         let mut refused = Refused::new();
-        let same =
-            |wanted: &Wanted| changes.iter().any(|c| matches!(c, Change::Active(new) if new == wanted));
+        let same = |wanted: &Wanted| changes.iter().any(|change| change.living() == Some(wanted));
         let superseded: Vec<&Wanted> = missing.iter().filter(|wanted| !same(wanted)).collect();
         let paths = superseded.iter().map(|wanted| wanted.path.clone()).collect();
         let found = self.inner.ports.store.stat(paths).await.map_err(|error| self.disk(error))?;
@@ -242,6 +242,35 @@ impl<P: Ports> Engine<P> {
             .collect()
     }
 
+    /// What to write for a copy that is meant for another server only, if it is here.
+    fn keep_copy(&self, wanted: Wanted) -> Vec<Write> {
+        let held = self.inner.board.held(std::slice::from_ref(&wanted.path)).pop().flatten();
+        if held.is_none_or(|held| held.digest != wanted.digest) {
+            return Vec::new();
+        }
+        let mut writes = self.note_revision(wanted.path.clone(), wanted.revision);
+        writes.push(Write::Miss(Missing::kept(wanted)));
+        writes
+    }
+
+    fn changes(&self, records: Vec<Record>) -> Result<Vec<Change>, FileError> {
+        records.into_iter().map(|record| self.change(record)).collect()
+    }
+
+    /// What a record means for this server.
+    pub(super) fn change(&self, record: Record) -> Result<Change, FileError> {
+        let text = &record.key[FILE.len()..];
+        let path: FilePath =
+            text.parse().map_err(|rule| FileError::InvalidPath { text: text.to_owned(), rule })?;
+        let body = decode(&record)?;
+        let wanted = Wanted::of(path, record.revision, body, record.traceparent);
+        Ok(match (record.deleted, wanted.is_elsewhere(self.server())) {
+            (true, _) => Change::Deleted(wanted),
+            (false, true) => Change::Elsewhere(wanted),
+            (false, false) => Change::Active(wanted),
+        })
+    }
+
     /// Follows the registry from a listing, because the changes after our position are no longer kept.
     async fn snapshot(&self) -> Result<Round, FileError> {
         tracing::info!("the position is too old; comparing everything with the registry");
@@ -259,7 +288,7 @@ impl<P: Ports> Engine<P> {
             // The position of the first page: what changed since is read again as changes, which does no harm.
             first.get_or_insert(page.position);
             query.after_key = page.records.last().map(|record| record.key.clone()).unwrap_or_default();
-            for change in changes(page.records.clone())? {
+            for change in self.changes(page.records.clone())? {
                 unknown.remove(change.path());
             }
             // A file that moved goes from its old path last, when its new one is known: its bytes are renamed, and this
@@ -324,17 +353,4 @@ impl<P: Ports> Engine<P> {
         }
         Ok(())
     }
-}
-
-fn changes(records: Vec<Record>) -> Result<Vec<Change>, FileError> {
-    records.into_iter().map(change).collect()
-}
-
-pub(super) fn change(record: Record) -> Result<Change, FileError> {
-    let text = &record.key[FILE.len()..];
-    let path: FilePath =
-        text.parse().map_err(|rule| FileError::InvalidPath { text: text.to_owned(), rule })?;
-    let body = decode(&record)?;
-    let wanted = Wanted::of(path, record.revision, body, record.traceparent);
-    Ok(if record.deleted { Change::Deleted(wanted) } else { Change::Active(wanted) })
 }

@@ -2,7 +2,7 @@
 
 use lockstep_model::{
     Revision,
-    record::{FileRecord, FileState, Placement},
+    record::{FileRecord, FileState},
 };
 
 use super::{Ask, Registered};
@@ -32,7 +32,7 @@ impl Staged {
             registered_time: self.wanted.registered_time,
             origin: self.wanted.origin.clone(),
             state: FileState::Active,
-            placement: Placement::All,
+            placement: self.wanted.placement,
             registered_by: ask.label(),
             instead_of: self.instead_of.clone(),
             moved_to: None,

@@ -8,7 +8,7 @@ use lockstep_model::{
     Digest, FileId, FilePath, Md5, Revision, UploadId,
     clock::{Clock as _, Entropy as _},
     path::fold,
-    record::file_key,
+    record::{Placement, file_key},
 };
 use lockstep_registry::{Registry as _, Request};
 
@@ -39,6 +39,8 @@ pub struct NewFile {
     pub declared: Declared,
     /// What the path may be.
     pub place: Place,
+    /// Which servers should hold it; `None` for all, or what the file that it replaces had.
+    pub placement: Option<Placement>,
 }
 
 /// What a caller wants the path of a new file to be.
@@ -137,7 +139,7 @@ impl<P: Ports> Engine<P> {
                 return Err(not_found());
             }
             let step = Step::at(path, &record, *expected, None)?;
-            replaced.insert(path.clone(), step.body.file_id);
+            replaced.insert(path.clone(), (step.body.file_id, step.body.placement));
         }
         Ok(Replaced::Files(replaced))
     }
@@ -150,7 +152,7 @@ impl<P: Ports> Engine<P> {
     async fn stage(
         &self,
         files: Vec<NewFile>,
-        replaced: &BTreeMap<FilePath, FileId>,
+        replaced: &BTreeMap<FilePath, (FileId, Placement)>,
         claimed: &[super::uploads::Complete],
         staged: &mut Vec<Staged>,
     ) -> Result<(), FileError> {
@@ -181,15 +183,20 @@ impl<P: Ports> Engine<P> {
                 Source::InPlace => return Err(FileError::Mixed),
             };
             received.push((expected, md5));
+            let (file_id, placement) = match replaced.get(&file.path) {
+                Some((file_id, placement)) => (*file_id, *placement),
+                None => (FileId::random(entropy), Placement::All),
+            };
             let wanted = Wanted {
                 path: file.path.clone(),
-                file_id: replaced.get(&file.path).copied().unwrap_or_else(|| FileId::random(entropy)),
+                file_id,
                 revision: Revision::ZERO,
                 digest: expected,
                 md5: md5.unwrap_or(Md5::from_bytes([0; 16])),
                 size_bytes: size,
                 registered_time,
                 origin: self.server().clone(),
+                placement: file.placement.unwrap_or(placement),
                 traceparent: String::new(),
             };
             staged.push(Staged { replaces: file.replaces(), ..Staged::new(wanted, name) });
@@ -244,8 +251,8 @@ const INLINE: &str = "inline";
 pub(super) enum Replaced {
     /// This very request replaced them, at this revision.
     Already(Revision),
-    /// The ids that they keep.
-    Files(BTreeMap<FilePath, FileId>),
+    /// The ids that they keep, and which servers should hold them.
+    Files(BTreeMap<FilePath, (FileId, Placement)>),
 }
 
 impl NewFile {
@@ -293,7 +300,13 @@ fn request(ask: &Ask, files: &[NewFile]) -> Request {
             Place::Numbered => Some("numbered".to_owned()),
             Place::Taken(revision) => Some(format!("replaces {revision}")),
         };
-        for text in [file.path.as_str(), &source].into_iter().chain(place.as_deref()) {
+        let placement = file.placement.map(|placement| match placement {
+            Placement::All => "all servers".to_owned(),
+            Placement::OriginOnly { reason } => format!("its origin only: {reason}"),
+        });
+        for text in
+            [file.path.as_str(), &source].into_iter().chain(place.as_deref()).chain(placement.as_deref())
+        {
             hasher.update(&(text.len() as u64).to_le_bytes());
             hasher.update(text.as_bytes());
         }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lockstep_model::{FilePath, Md5, Reason, Revision, clock::Clock as _};
+use lockstep_model::{FilePath, Md5, Reason, Revision, clock::Clock as _, record::Placement};
 use tokio::time::Instant;
 
 use super::{Engine, delete::Refused, lease::Lease};
@@ -28,7 +28,7 @@ const SETTLE_TRIES_MAX: usize = 3;
 pub(super) fn ended(changes: &[Change]) -> BTreeMap<FilePath, Wanted> {
     let ended = changes.iter().filter_map(|change| match change {
         Change::Deleted(ended) => Some((ended.path.clone(), ended.clone())),
-        Change::Active(_) => None,
+        Change::Active(_) | Change::Elsewhere(_) => None,
     });
     ended.collect()
 }
@@ -77,7 +77,7 @@ impl<P: Ports> Engine<P> {
     ) -> (Vec<Write>, Vec<Change>) {
         let mut refused = refused.clone();
         for change in &changes {
-            let Change::Active(wanted) = change else { continue };
+            let Some(wanted) = change.living() else { continue };
             let Some(why) = refused.get(&wanted.path).cloned() else { continue };
             let is_source = |held: &Held| held.file_id == wanted.file_id && held.digest == wanted.digest;
             for (path, _) in held.iter().filter(|(_, held)| is_source(held)) {
@@ -89,7 +89,9 @@ impl<P: Ports> Engine<P> {
             let is_ahead = |held: &&Held| held.revision >= change.revision();
             match (refused.get(change.path()), held.get(change.path())) {
                 (Some(why), held) if !held.is_some_and(is_ahead) => writes.push(match change {
-                    Change::Active(wanted) => Write::Miss(Missing::refused(wanted, why.clone())),
+                    Change::Active(wanted) | Change::Elsewhere(wanted) => {
+                        Write::Miss(Missing::refused(wanted, why.clone()))
+                    }
                     Change::Deleted(ended) => self.leave_behind(&ended, why),
                 }),
                 _ => rest.push(change),
@@ -144,6 +146,9 @@ impl<P: Ports> Engine<P> {
             return Ok(());
         }
         self.refuse_stuck(std::slice::from_ref(&wanted.path))?;
+        if wanted.is_elsewhere(self.server()) {
+            return self.abandon(wanted).await;
+        }
         // The disk refuses the rename, but another server may give the bytes.
         self.inner.board.copying(std::slice::from_ref(wanted), Instant::now());
         match wanted.size_bytes <= GROUP_BYTES {
@@ -155,6 +160,29 @@ impl<P: Ports> Engine<P> {
             Err(error) if self.inner.board.is_missing(wanted) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// A copy that is not here any more, or not right, and is meant for another server only: none is made again.
+    async fn abandon(&self, wanted: &Wanted) -> Result<(), FileError> {
+        let path = &wanted.path;
+        let _lease = self.inner.leases.acquire([path]).await;
+        let known = self.inner.board.exception(path);
+        let Some(known) = known.filter(|known| known.wanted == *wanted && !known.is_left && !known.is_kept)
+        else {
+            return Ok(());
+        };
+        if let Some(writes) = self.adopt(wanted).await? {
+            return self.record(writes).await;
+        }
+        // What was ours, or drifted from it, is kept aside; what nobody registered stays where it is.
+        if known.displaces.is_some() {
+            match self.set_aside(path).await {
+                Ok(()) | Err(StoreError::Absent { .. } | StoreError::Foreign { .. }) => {}
+                Err(error) => return Err(self.disk(error)),
+            }
+        }
+        tracing::info!(%path, "a copy that is meant for another server only is gone from here");
+        self.record(vec![Write::Clear(path.clone())]).await
     }
 
     /// Renames a copy whose move was refused before.
@@ -209,7 +237,7 @@ impl<P: Ports> Engine<P> {
             && let Some(writes) = self.adopt(ended).await?
         {
             // It got its name before a crash, and could not be held then.
-            let writes = writes.into_iter().filter(|write| !matches!(write, Write::Clear(_))).collect();
+            let writes = writes.into_iter().filter(|write| !is_about_missing(write)).collect();
             self.record(writes).await?;
         }
         let held = self.inner.board.held(std::slice::from_ref(path)).pop().flatten();
@@ -238,6 +266,7 @@ impl<P: Ports> Engine<P> {
             size_bytes: stat.size_bytes,
             registered_time: self.inner.ports.clock.now(),
             origin: self.server().clone(),
+            placement: Placement::All,
             traceparent: String::new(),
         }
     }
@@ -248,4 +277,9 @@ impl<P: Ports> Engine<P> {
         let wanted = self.inner.board.missing_files(&[held.file_id].into()).remove(&held.file_id)?;
         (wanted.path != *path && wanted.digest == held.digest).then_some(wanted)
     }
+}
+
+/// Whether a write changes what is known to be missing.
+pub(super) fn is_about_missing(write: &Write) -> bool {
+    matches!(write, Write::Clear(_) | Write::Miss(_))
 }

@@ -69,7 +69,8 @@ impl<P: Ports> Engine<P> {
             self.remember(&request, Recalled::Done(answer_of(&current)?)).await?;
             return Ok(current);
         }
-        let file = lying(self.wanted_in_place(path, current.record.file_id, &hashed), hashed);
+        let FileRecord { file_id, placement, .. } = current.record;
+        let file = lying(self.wanted_in_place(path, file_id, placement, &hashed), hashed);
         let number = self.number();
         let _active = self.inner.intents.begin(number);
         let intent = Intent::InPlace { files: vec![file.wanted.clone()] };

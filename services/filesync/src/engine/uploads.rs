@@ -78,6 +78,15 @@ pub(super) fn staged_of(upload: &Upload) -> StagedName {
     StagedName::new("upload", upload.id)
 }
 
+/// Whom an upload will be meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// All servers: a large one is sent on while it arrives.
+    AllServers,
+    /// This one.
+    OriginOnly,
+}
+
 /// An upload that is being written.
 #[derive(Debug)]
 pub struct Writer {
@@ -109,7 +118,12 @@ impl<P: Ports> Engine<P> {
     ///
     /// # Errors
     /// `OFFSET_MISMATCH`, `SIZE_LIMIT_EXCEEDED`, `DISK_FULL`, `UPLOAD_NOT_FOUND` for somebody else's, `OVERLOADED`.
-    pub async fn begin_upload(&self, upload: Upload, offset: u64) -> Result<Writer, FileError> {
+    pub async fn begin_upload(
+        &self,
+        upload: Upload,
+        offset: u64,
+        audience: Audience,
+    ) -> Result<Writer, FileError> {
         self.may_originate()?;
         let id = upload.id;
         if upload.size_bytes > UPLOAD_BYTES_MAX {
@@ -117,7 +131,7 @@ impl<P: Ports> Engine<P> {
             return Err(FileError::TooLarge { what, limit: UPLOAD_BYTES_MAX, actual: upload.size_bytes });
         }
         let (committed_bytes, hasher, new) = self.take_upload(&upload, offset)?;
-        let result = self.prepare_upload(&upload, committed_bytes, hasher, new).await;
+        let result = self.prepare_upload(&upload, committed_bytes, hasher, new, audience).await;
         if result.is_err() {
             match new {
                 true => drop(self.uploads().remove(&id)),
@@ -181,6 +195,7 @@ impl<P: Ports> Engine<P> {
         committed_bytes: u64,
         hasher: Option<Box<ContentHasher>>,
         new: bool,
+        audience: Audience,
     ) -> Result<Writer, FileError> {
         drop(self.reserve(upload.size_bytes - committed_bytes).await?);
         if new {
@@ -193,8 +208,11 @@ impl<P: Ports> Engine<P> {
             Some(hasher) => hasher,
             None => Box::new(self.hash_again(&name, committed_bytes).await?),
         };
-        let (relay, safe_bytes) = (self.relay(upload, committed_bytes), committed_bytes);
-        Ok(Writer { upload: upload.clone(), safe_bytes, hasher: Some(hasher), file, relay })
+        let relay = match audience {
+            Audience::AllServers => self.relay(upload, committed_bytes),
+            Audience::OriginOnly => None,
+        };
+        Ok(Writer { upload: upload.clone(), safe_bytes: committed_bytes, hasher: Some(hasher), file, relay })
     }
 
     async fn hash_again(&self, name: &StagedName, size_bytes: u64) -> Result<ContentHasher, FileError> {
@@ -338,7 +356,7 @@ impl<P: Ports> Engine<P> {
             let whole = self.uploads().get(id).filter(is_whole).map(|known| known.upload.clone());
             if let Some(upload) = whole {
                 let size_bytes = upload.size_bytes;
-                let writer = self.begin_upload(upload, size_bytes).await?;
+                let writer = self.begin_upload(upload, size_bytes, Audience::OriginOnly).await?;
                 self.end_upload(writer).await?;
             }
         }

@@ -1,20 +1,23 @@
 //! `FileService`: registered files.
 
+use std::collections::BTreeSet;
+
 use lockstep_chassis::{Fields, OrStatus as _, caller, paging, trace};
 use lockstep_model::{
     FilePath, RequestId, Revision,
     record::{FILE, file_key},
 };
 use lockstep_proto::filesync::v1::{
-    DeleteDirectoryRequest, DeleteDirectoryResponse, DeleteFileRequest, DeleteFileResponse, GetFileRequest,
-    GetFileResponse, ListFilesRequest, ListFilesResponse, MoveDirectoryRequest, MoveDirectoryResponse,
-    MoveFileRequest, MoveFileResponse, RegisterFileRequest, RegisterFileResponse, RegisterFilesRequest,
-    RegisterFilesResponse, file_service_server::FileService,
+    DeleteDirectoryRequest, DeleteDirectoryResponse, DeleteFileRequest, DeleteFileResponse,
+    DeleteFilesRequest, DeleteFilesResponse, GetFileRequest, GetFileResponse, ListFilesRequest,
+    ListFilesResponse, MoveDirectoryRequest, MoveDirectoryResponse, MoveFileRequest, MoveFileResponse,
+    RegisterFileRequest, RegisterFileResponse, RegisterFilesRequest, RegisterFilesResponse, SeenFile,
+    UpdatePlacementRequest, UpdatePlacementResponse, file_service_server::FileService,
 };
 use lockstep_registry::{ListQuery, Registry as _};
 use tonic::{Request, Response};
 
-use super::wire::{file_into_wire, new_file_from_wire, seen_from_wire, signed};
+use super::wire::{file_into_wire, new_file_from_wire, placement_from_wire, seen_from_wire, signed};
 use crate::{
     domain::error::FileError,
     engine::{Ask, Engine, Seen, decode},
@@ -53,20 +56,6 @@ impl<P: Ports> FileService for Files<P> {
         let record = found.ok_or_else(|| FileError::NotFound { path: path.clone() }).or_status()?;
         let body = decode(&record).or_status()?;
         Ok(Response::new(GetFileResponse { file: Some(file_into_wire(&path, record.revision, &body)) }))
-    }
-
-    async fn update_placement(
-        &self,
-        _: Request<lockstep_proto::filesync::v1::UpdatePlacementRequest>,
-    ) -> tonic::Result<Response<lockstep_proto::filesync::v1::UpdatePlacementResponse>> {
-        todo!()
-    }
-
-    async fn delete_files(
-        &self,
-        _: Request<lockstep_proto::filesync::v1::DeleteFilesRequest>,
-    ) -> tonic::Result<Response<lockstep_proto::filesync::v1::DeleteFilesResponse>> {
-        todo!()
     }
 
     async fn list_files(
@@ -156,12 +145,51 @@ impl<P: Ports> FileService for Files<P> {
         let request_id = fields.parse("request_id", |r| &r.request_id);
         let ((path, expected), request_id) = fields.finish(path.zip(expected).zip(request_id))?;
 
-        let (file, deleted) = self.engine.delete(ask(request_id), path, expected).await.or_status()?;
-        Ok(Response::new(DeleteFileResponse {
-            file: Some(file.into_wire()),
-            delete_revision: signed(deleted.0),
-        }))
+        let (files, deleted) =
+            self.engine.delete(ask(request_id), vec![(path, expected)]).await.or_status()?;
+        let file = files.into_iter().next().map(crate::engine::Registered::into_wire);
+        Ok(Response::new(DeleteFileResponse { file, delete_revision: signed(deleted.0) }))
     }
+
+    async fn delete_files(
+        &self,
+        request: Request<DeleteFilesRequest>,
+    ) -> tonic::Result<Response<DeleteFilesResponse>> {
+        let ask = |id| ask(&request, id);
+        let mut fields = Fields::of(request.get_ref().clone());
+        let files = fields.request().files.clone();
+        let files = files_from_wire(&mut fields, &files);
+        let request_id = fields.parse("request_id", |r| &r.request_id);
+        let (files, request_id) = fields.finish(files.zip(request_id))?;
+
+        let (files, deleted) = self.engine.delete(ask(request_id), files).await.or_status()?;
+        let files = files.into_iter().map(crate::engine::Registered::into_wire).collect();
+        Ok(Response::new(DeleteFilesResponse { files, delete_revision: signed(deleted.0) }))
+    }
+
+    async fn update_placement(
+        &self,
+        request: Request<UpdatePlacementRequest>,
+    ) -> tonic::Result<Response<UpdatePlacementResponse>> {
+        let ask = |id| ask(&request, id);
+        let mut fields = Fields::of(request.get_ref().clone());
+        let UpdatePlacementRequest { files, placement, .. } = fields.request().clone();
+        let files = files_from_wire(&mut fields, &files);
+        let placement = match placement {
+            Some(placement) => placement_from_wire(&mut fields, "placement", &placement),
+            None => {
+                fields.violation("placement", "is required");
+                None
+            }
+        };
+        let request_id = fields.parse("request_id", |r| &r.request_id);
+        let ((files, placement), request_id) = fields.finish(files.zip(placement).zip(request_id))?;
+
+        let placed = self.engine.place(ask(request_id), files, placement).await.or_status()?;
+        let files = placed.into_iter().map(crate::engine::Registered::into_wire).collect();
+        Ok(Response::new(UpdatePlacementResponse { files }))
+    }
+
     async fn move_file(
         &self,
         request: Request<MoveFileRequest>,
@@ -230,6 +258,30 @@ impl<P: Ports> FileService for Files<P> {
         let (directory, delete_revision) = (Some(summary.into_wire()), signed(revision.0));
         Ok(Response::new(DeleteDirectoryResponse { directory, delete_revision }))
     }
+}
+
+/// The files of a request, each with the revision that the caller saw.
+fn files_from_wire<T>(fields: &mut Fields<T>, files: &[SeenFile]) -> Option<Vec<(FilePath, Revision)>> {
+    let count = files.len();
+    if count == 0 || count > FILES_MAX {
+        fields.violation("files", format!("must have 1 to {FILES_MAX} files"));
+        return None;
+    }
+    let mut named = BTreeSet::new();
+    let mut seen = Vec::with_capacity(count);
+    for (index, file) in files.iter().enumerate() {
+        let path = fields.parse_text::<FilePath>(format!("files[{index}].path"), &file.path);
+        if path.as_ref().is_some_and(|path| !named.insert(path.clone())) {
+            fields.violation(format!("files[{index}].path"), "must be named once");
+        }
+        let revision = u64::try_from(file.expected_revision).ok().filter(|revision| *revision > 0);
+        if revision.is_none() {
+            let what = "must name the revision that you saw; read it first";
+            fields.violation(format!("files[{index}].expected_revision"), what);
+        }
+        seen.extend(path.zip(revision.map(Revision)));
+    }
+    (seen.len() == count).then_some(seen)
 }
 
 /// What the caller of a change of a directory saw, and the name of the request; nothing of either for a dry run.

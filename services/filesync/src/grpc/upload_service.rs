@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use lockstep_chassis::{Fields, OrStatus as _, caller};
-use lockstep_model::UploadId;
+use lockstep_model::{RequestId, UploadId};
 use lockstep_proto::filesync::v1::{
-    GetUploadRequest, GetUploadResponse, UploadChunk, UploadHeader, WriteUploadRequest, WriteUploadResponse,
+    CancelUploadRequest, CancelUploadResponse, CheckSpaceRequest, CheckSpaceResponse, GetUploadRequest,
+    GetUploadResponse, UploadChunk, UploadHeader, WriteUploadRequest, WriteUploadResponse, placement::Scope,
     upload_service_server::UploadService, write_upload_request::Part,
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -15,12 +16,15 @@ use tonic::{Request, Response, Streaming};
 use super::wire::{INLINE_BYTES_MAX, signed, violation};
 use crate::{
     domain::error::FileError,
-    engine::{Engine, Progress, Writer},
+    engine::{Audience, Engine, Progress, Writer},
     ports::{Ports, Upload},
 };
 
 /// How long a caller may send nothing.
 const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// The most bytes that may be asked for at once: 4 TiB.
+const SPACE_BYTES_MAX: u64 = 4 << 40;
 
 /// Chunks that wait for the disk.
 const QUEUE_CHUNKS: usize = 4;
@@ -38,7 +42,7 @@ impl<P: Ports> Uploads<P> {
 }
 
 /// The header of an upload and where this stream begins.
-fn header_from_wire(caller: String, header: Option<UploadHeader>) -> tonic::Result<(Upload, u64)> {
+fn header_from_wire(caller: String, header: Option<UploadHeader>) -> tonic::Result<(Upload, u64, Audience)> {
     let mut fields = Fields::of(header.unwrap_or_default());
     let id = fields.parse::<UploadId>("header.upload_id", |header| &header.upload_id);
     let size = u64::try_from(fields.request().size_bytes).ok();
@@ -49,8 +53,16 @@ fn header_from_wire(caller: String, header: Option<UploadHeader>) -> tonic::Resu
     if offset.is_none() {
         fields.violation("header.offset_bytes", "must not be negative");
     }
-    let ((id, size_bytes), offset) = fields.finish(id.zip(size).zip(offset))?;
-    Ok((Upload { id, caller, size_bytes }, offset))
+    let audience = match Scope::try_from(fields.request().scope) {
+        Ok(Scope::OriginOnly) => Some(Audience::OriginOnly),
+        Ok(Scope::Unspecified | Scope::AllServers) => Some(Audience::AllServers),
+        Err(_) => {
+            fields.violation("header.scope", "is a scope that this server does not know");
+            None
+        }
+    };
+    let (((id, size_bytes), offset), audience) = fields.finish(id.zip(size).zip(offset).zip(audience))?;
+    Ok((Upload { id, caller, size_bytes }, offset, audience))
 }
 
 #[tonic::async_trait]
@@ -66,26 +78,42 @@ impl<P: Ports> UploadService for Uploads<P> {
             Some(Part::Header(header)) => Some(header),
             _ => None,
         };
-        let (upload, offset) = header_from_wire(caller, header)?;
+        let (upload, offset, audience) = header_from_wire(caller, header)?;
 
         // Not cut off with the call: when a connection breaks, what arrived is still made safe, and the upload goes on there.
         let engine = self.engine.clone();
-        let received = self.engine.detached(async move { Ok(receive(&engine, upload, offset, parts).await) });
+        let received =
+            self.engine.detached(async move { Ok(receive(&engine, upload, offset, audience, parts).await) });
         Ok(Response::new(received.await.or_status()??))
     }
 
     async fn cancel_upload(
         &self,
-        _: Request<lockstep_proto::filesync::v1::CancelUploadRequest>,
-    ) -> tonic::Result<Response<lockstep_proto::filesync::v1::CancelUploadResponse>> {
-        todo!()
+        request: Request<CancelUploadRequest>,
+    ) -> tonic::Result<Response<CancelUploadResponse>> {
+        let caller = caller(&request).principal.to_string();
+        let mut fields = Fields::of(request.into_inner());
+        let id = fields.parse::<UploadId>("upload_id", |r| &r.upload_id);
+        let request_id = fields.parse::<RequestId>("request_id", |r| &r.request_id);
+        let (id, _) = fields.finish(id.zip(request_id))?;
+
+        self.engine.cancel_upload(&caller, id).await.or_status()?;
+        Ok(Response::new(CancelUploadResponse { upload_id: id.to_string() }))
     }
 
     async fn check_space(
         &self,
-        _: Request<lockstep_proto::filesync::v1::CheckSpaceRequest>,
-    ) -> tonic::Result<Response<lockstep_proto::filesync::v1::CheckSpaceResponse>> {
-        todo!()
+        request: Request<CheckSpaceRequest>,
+    ) -> tonic::Result<Response<CheckSpaceResponse>> {
+        let mut fields = Fields::of(request.into_inner());
+        let size = u64::try_from(fields.request().size_bytes).ok().filter(|size| *size <= SPACE_BYTES_MAX);
+        if size.is_none() {
+            fields.violation("size_bytes", "must be 0 to 4 TiB");
+        }
+        let size = fields.finish(size)?;
+
+        let available = self.engine.check_space(size).await.or_status()?;
+        Ok(Response::new(CheckSpaceResponse { available_bytes: signed(available) }))
     }
 
     async fn get_upload(
@@ -114,10 +142,11 @@ async fn receive<P: Ports>(
     engine: &Engine<P>,
     upload: Upload,
     offset: u64,
+    audience: Audience,
     parts: Streaming<WriteUploadRequest>,
 ) -> tonic::Result<WriteUploadResponse> {
     let id = upload.id;
-    let mut writer = engine.begin_upload(upload, offset).await.or_status()?;
+    let mut writer = engine.begin_upload(upload, offset, audience).await.or_status()?;
     // The next chunk is received while one is hashed and written.
     let (chunks, queue) = mpsc::channel(QUEUE_CHUNKS);
     let (received, written) = tokio::join!(read(id, parts, chunks), write(engine, &mut writer, queue));

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use lockstep_chassis::{Failure, Fields};
 use lockstep_model::{
-    FilePath, Position, Revision, UploadId,
+    FilePath, Position, Reason, Revision, UploadId,
     record::{FileRecord, FileState, Placement},
 };
 use lockstep_proto::{filesync::v1 as wire, shared::v1 as shared};
@@ -19,6 +19,9 @@ use crate::{
 
 /// The largest content inside a call: 1 MiB.
 pub(super) const INLINE_BYTES_MAX: usize = 1 << 20;
+
+/// Why a file may be meant for its origin only (R11).
+const NOT_COPIED: [Reason; 3] = [Reason::OptionOff, Reason::ProtocolNotWebdav, Reason::TargetNotWebdav];
 
 /// Sizes and revisions are below 2^63 by their bounds.
 pub(super) fn signed(value: u64) -> i64 {
@@ -93,6 +96,7 @@ pub(super) fn exception_into_wire(exception: &Exception, now: Instant) -> wire::
         Stage::Pending => wire::exception::State::Pending,
         Stage::Copying => wire::exception::State::Copying,
         Stage::Failed | Stage::Drifted => wire::exception::State::Failed,
+        Stage::Kept => wire::exception::State::Kept,
     };
     let wait = exception.stage.waits().then(|| exception.due.saturating_duration_since(now));
     wire::Exception {
@@ -149,7 +153,42 @@ pub(super) fn new_file_from_wire<T>(
         // What lies at a registered path belongs to that file, and a number would be another path.
         fields.violation(name("in_place"), "takes neither expected_revision nor on_conflict");
     }
-    Some(NewFile { path: path?, source: source?, declared: declared?, place: place? })
+    let placement = match &file.placement {
+        None => Some(None),
+        Some(placement) => placement_from_wire(fields, &name("placement"), placement).map(Some),
+    };
+    let (declared, place, placement) = (declared?, place?, placement?);
+    Some(NewFile { path: path?, source: source?, declared, place, placement })
+}
+
+/// Which servers should hold a file, found at `prefix` in the request.
+pub(super) fn placement_from_wire<T>(
+    fields: &mut Fields<T>,
+    prefix: &str,
+    placement: &wire::Placement,
+) -> Option<Placement> {
+    use wire::placement::Scope;
+    match (Scope::try_from(placement.scope), Reason::parse(&placement.reason)) {
+        (Ok(Scope::Unspecified | Scope::AllServers), _) if placement.reason.is_empty() => {
+            Some(Placement::All)
+        }
+        (Ok(Scope::OriginOnly), Some(reason)) if NOT_COPIED.contains(&reason) => {
+            Some(Placement::OriginOnly { reason })
+        }
+        (Ok(Scope::OriginOnly), _) => {
+            let reasons = NOT_COPIED.map(Reason::as_str).join(", ");
+            fields.violation(format!("{prefix}.reason"), format!("must be one of {reasons}"));
+            None
+        }
+        (Ok(_), _) => {
+            fields.violation(format!("{prefix}.reason"), "goes with ORIGIN_ONLY only");
+            None
+        }
+        (Err(_), _) => {
+            fields.violation(format!("{prefix}.scope"), "is a scope that this server does not know");
+            None
+        }
+    }
 }
 
 fn place_from_wire<T>(fields: &mut Fields<T>, prefix: &str, file: &wire::NewFile) -> Option<Place> {

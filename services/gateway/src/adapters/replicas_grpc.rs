@@ -1,18 +1,17 @@
 //! Replicas over gRPC: the ReplicaService of each server's filesync.
 
-use futures::StreamExt as _;
-use lockstep_chassis::{Channel, Channels, Lane, status};
-use lockstep_model::{FilePath, Identity, Reason, ServerId};
+use lockstep_chassis::{Channel, Channels};
+use lockstep_model::{FilePath, Reason, ServerId};
 use lockstep_proto::filesync::v1::{
-    ListLooseFilesRequest, ReconcileRequest, WatchReplicasRequest,
-    replica_service_client::ReplicaServiceClient, store_service_client::StoreServiceClient,
+    ListLooseFilesRequest, ReconcileRequest, replica_service_client::ReplicaServiceClient,
+    store_service_client::StoreServiceClient,
 };
-use tonic::Status;
+use lockstep_replicas::{GrpcReports, adapters::reports_grpc::cause};
 
 use crate::{
-    domain::{cause::Cause, report::Part},
+    domain::cause::Cause,
     grpc::wire,
-    ports::{Address, Answered, Parts, Replicas},
+    ports::{Address, Answered, Parts, Replicas, Reports},
 };
 
 /// Holders that a call may name.
@@ -23,18 +22,17 @@ const LOOSE_PAGES_MAX: usize = 20;
 /// [`Replicas`] over the channels of the process.
 #[derive(Clone, Debug)]
 pub struct GrpcReplicas {
-    channels: Channels,
+    reports: GrpcReports,
 }
 
 impl GrpcReplicas {
     /// Over `channels`.
     pub fn new(channels: Channels) -> Self {
-        Self { channels }
+        Self { reports: GrpcReports::new(channels) }
     }
 
     fn channel(&self, server: &Address) -> Channel {
-        let expected = Identity::Server { server_id: server.id.clone(), service: "filesync" };
-        self.channels.to(&server.uri, expected, Lane::Control)
+        self.reports.channel(server)
     }
 
     fn client(&self, server: &Address) -> ReplicaServiceClient<Channel> {
@@ -42,17 +40,13 @@ impl GrpcReplicas {
     }
 }
 
-impl Replicas for GrpcReplicas {
+impl Reports for GrpcReplicas {
     async fn watch(&self, server: &Address) -> Result<Parts, Cause> {
-        let request = WatchReplicasRequest { resume_token: String::new() };
-        let stream = self.client(server).watch_replicas(request).await.map_err(|status| cause(&status))?;
-        let parts = stream.into_inner().map(|message| match message {
-            Ok(message) => Part::from_wire(message),
-            Err(status) => Err(cause(&status)),
-        });
-        Ok(parts.boxed())
+        self.reports.watch(server).await
     }
+}
 
+impl Replicas for GrpcReplicas {
     async fn reconcile(&self, server: &Address, holders: Vec<ServerId>) -> Result<Answered, Cause> {
         let holder_server_ids = holders.into_iter().take(HOLDERS_MAX).map(String::from).collect();
         let request = ReconcileRequest { holder_server_ids };
@@ -82,9 +76,4 @@ impl Replicas for GrpcReplicas {
         }
         Ok(false)
     }
-}
-
-fn cause(status: &Status) -> Cause {
-    let failure = status::read(status);
-    Cause::reported(failure.reason.as_str(), &failure.message, &failure.advice)
 }

@@ -192,15 +192,14 @@ fn listed(view: &View) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lockstep_model::Revision;
+    use lockstep_replicas::Live as _;
+
     use super::*;
     use crate::domain::{
-        records::{
-            Change, Records,
-            tests::{announcement, position, server_id},
-        },
-        tests::{report_at, snapshot},
+        records::{Change, Records},
+        samples::{announcement, position, report_at, server_id, snapshot},
     };
-    use lockstep_model::Revision;
 
     const GET: &str = "/lockstep.filesync.v1.FileService/GetFile";
 

@@ -267,14 +267,13 @@ fn hinder(
 mod tests {
     use std::collections::BTreeMap;
 
+    use lockstep_replicas::Live as _;
+
     use super::*;
     use crate::domain::{
-        records::{
-            Change,
-            tests::{announcement, position, registered, server_id},
-        },
+        records::Change,
         report::{Batch, Exception, Progress, Transfer},
-        tests::{report_at, snapshot},
+        samples::{announcement, position, registered, report_at, server_id, snapshot},
     };
 
     const NOW: Moment = Duration::from_secs(10);

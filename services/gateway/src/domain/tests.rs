@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use lockstep_model::{Reason, Revision, ServerId};
+use lockstep_replicas::Live as _;
 use proptest::prelude::*;
 
 use crate::domain::{
@@ -11,33 +12,13 @@ use crate::domain::{
     cell::{Cell, CellState, cell},
     cursor::Cursor,
     filter::Filter,
-    records::{
-        Change, Records,
-        tests::{announcement, position, registered, server_id},
-    },
+    records::{Change, Records},
     report::{Batch, Condition, Exception, HeldAhead, Progress, Summary, Transfer},
+    samples::{announcement, position, registered, report_at, server_id, snapshot},
     server::{Reading, Server},
     summary::ServerState,
     view::{Expired, View},
 };
-
-/// A report at a position, with nothing else.
-pub(crate) fn report_at(revision: u64) -> Summary {
-    Summary {
-        position: position(revision),
-        conditions: Vec::new(),
-        transfers: BTreeMap::new(),
-        held_ahead: Vec::new(),
-        compared_age: Some(Duration::from_secs(100)),
-        hashed_age: None,
-        stream_age: None,
-    }
-}
-
-/// A snapshot without exceptions.
-pub(crate) fn snapshot(summary: Summary) -> Batch {
-    Batch { snapshot: true, exceptions: BTreeMap::new(), summary, received: Moment::ZERO }
-}
 
 fn exception(revision: u64, progress: Progress) -> Exception {
     let cause = (progress == Progress::Failed).then(|| Cause::new(Reason::DiskFull, "too little room"));

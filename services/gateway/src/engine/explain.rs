@@ -17,7 +17,7 @@ use crate::{
         explain::{Copy, Explanation, Loose, Record, Registered, explain_copy, explain_loose, explanation},
         view::View,
     },
-    engine::board::Board,
+    engine::Board,
     ports::{Address, Replicas},
 };
 

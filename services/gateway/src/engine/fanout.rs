@@ -1,5 +1,5 @@
 //! Asks one server to catch up whenever it lags: at once when something new is known (R20), and again, with back-off,
-//! while it lags. The server's own cycle does the work where nobody asks (R21, R24).
+//! while it lags. With one server nobody is asked (R13). The server's own cycle does the work where nobody asks (R21, R24).
 //!
 //! ```text
 //!            reports, and behind the target
@@ -16,15 +16,13 @@ use std::time::Duration;
 
 use lockstep_chassis::{deadline, trace};
 use lockstep_model::{Fault as _, Reason, Revision, ServerId, clock::Entropy};
+use lockstep_replicas::{Beside, Link, Target};
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use crate::{
     domain::{backoff::Backoff, cause::Cause},
-    engine::{
-        board::{Board, Target},
-        roster::Link,
-    },
+    engine::Board,
     ports::{Address, Answered, Replicas},
 };
 
@@ -34,6 +32,25 @@ const RECONCILE_MAX: Duration = Duration::from_secs(10);
 const RETRY_LEAST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(30);
 
+/// Fans out to every server.
+pub(crate) struct FanOuts<P, E> {
+    pub(crate) replicas: P,
+    pub(crate) board: Board,
+    pub(crate) entropy: E,
+}
+
+impl<P: Replicas, E: Entropy> Beside for FanOuts<P, E> {
+    fn serve(
+        &self,
+        address: Address,
+        link: watch::Sender<Link>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (replicas, board, entropy) = (self.replicas.clone(), self.board.clone(), self.entropy.clone());
+        FanOut { replicas, board, address, link, entropy }.run()
+    }
+}
+
+/// Asks one server.
 pub(crate) struct FanOut<P, E> {
     pub(crate) replicas: P,
     pub(crate) board: Board,

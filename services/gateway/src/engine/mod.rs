@@ -9,23 +9,21 @@
 //!
 //! A server is served by tasks of its own, so that a slow or dead one delays no other (R23).
 
-pub mod board;
 pub mod explain;
 mod fanout;
-mod follow;
-mod judge;
-mod roster;
 pub mod runs;
-mod watch;
 
 use lockstep_chassis::{drain::Drain, health::Health};
 use lockstep_model::clock::{Clock, Entropy};
 use lockstep_registry::Registry;
+use lockstep_replicas::{Process, spawn};
 
-use crate::{engine::board::Board, ports::Replicas};
+use crate::{domain::view::View, engine::fanout::FanOuts, ports::Replicas};
 
-/// The condition of health that the registry was read lately.
-pub const REGISTRY: &str = "registry";
+pub use lockstep_replicas::REGISTRY;
+
+/// The view and its signals.
+pub type Board = lockstep_replicas::Board<View>;
 
 /// Looks after the sync runs until the process drains.
 pub fn start_runs<R: Registry, P: Replicas, C: Clock>(runs: runs::Runs<R, P, C>, drain: &Drain) {
@@ -39,27 +37,14 @@ where
     P: Replicas,
     E: Entropy,
 {
-    let follow = follow::Follow {
-        registry: registry.clone(),
-        board: board.clone(),
-        health: health.clone(),
-        entropy: entropy.clone(),
-    };
-    spawn(drain, "follow the registry", follow.run());
-    spawn(drain, "judge positions", judge::run(registry.clone(), board.clone()));
-    let roster = roster::Roster { replicas, board: board.clone(), drain: drain.clone(), entropy };
-    drain.spawn("serve the servers", roster.run());
-}
-
-fn spawn(drain: &Drain, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-    let begun = drain.clone();
-    drain.spawn(name, async move {
-        tokio::select! {
-            biased;
-            () = begun.started() => {}
-            () = work => {}
-        }
-    });
+    let fan_outs = FanOuts { replicas: replicas.clone(), board: board.clone(), entropy: entropy.clone() };
+    lockstep_replicas::start(
+        registry,
+        replicas,
+        board,
+        Process { health, drain, entropy: &entropy },
+        fan_outs,
+    );
 }
 
 #[cfg(test)]

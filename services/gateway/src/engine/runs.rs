@@ -23,7 +23,7 @@ use crate::{
         run::{Ended, RUN, Run, RunProgress, RunState, in_scope, progress, run_id, run_key},
         view::View,
     },
-    engine::board::Board,
+    engine::Board,
     ports::{Address, Replicas},
 };
 

@@ -24,17 +24,16 @@ use crate::{
         cause::Cause,
         cell::CellState,
         filter::Filter,
-        records::tests::{announcement, server_id},
         report::{HeldAhead, Part, Summary},
         run::{Ended, RunState},
+        samples::{announcement, server_id},
         view::View,
     },
     engine::{
-        self, REGISTRY,
-        board::Board,
+        self, Board, REGISTRY,
         runs::{RUNS_MAX, Runs, Start},
     },
-    ports::{Address, Answered, Parts, Replicas},
+    ports::{Address, Answered, Parts, Replicas, Reports},
 };
 
 /// Longer than anything here may take, in virtual time.
@@ -109,7 +108,7 @@ fn part(position: Position, held_ahead: Vec<HeldAhead>) -> Part {
     Part { incarnation, snapshot: true, exceptions: Vec::new(), cleared: Vec::new(), end: Some(end) }
 }
 
-impl Replicas for Servers {
+impl Reports for Servers {
     async fn watch(&self, server: &Address) -> Result<Parts, Cause> {
         if self.mood(&server.id) == Mood::Gone {
             return Err(Cause::new(Reason::PeerUnreachable, "connection refused"));
@@ -121,7 +120,9 @@ impl Replicas for Servers {
         self.streams.lock().expect("not poisoned").insert(server.id.clone(), parts);
         Ok(tokio_stream::wrappers::ReceiverStream::new(receiver).boxed())
     }
+}
 
+impl Replicas for Servers {
     async fn reconcile(&self, server: &Address, holders: Vec<ServerId>) -> Result<Answered, Cause> {
         let holders = holders.into_iter().map(String::from).collect();
         let asked = Asked { server: server.id.to_string(), holders, at: Instant::now() };

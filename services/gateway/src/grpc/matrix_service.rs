@@ -23,7 +23,7 @@ use crate::{
         filter::Filter,
         view::{Row, View},
     },
-    engine::{board::Board, explain::explain},
+    engine::{Board, explain::explain},
     grpc::{
         filter_fields::{filter, servers},
         row_stream, wire,

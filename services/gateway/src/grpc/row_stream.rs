@@ -17,7 +17,7 @@ use crate::{
         filter::Filter,
         view::{Row, Rows},
     },
-    engine::board::Board,
+    engine::Board,
     grpc::{matrix_service::Tokens, wire},
 };
 

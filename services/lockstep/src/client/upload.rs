@@ -82,6 +82,7 @@ pub(crate) async fn upload(
             upload_id: upload_id.to_string(),
             size_bytes: wire(entry.size_bytes),
             offset_bytes: wire(offset),
+            scope: 0,
         };
         let reading = spawn_blocking(move || {
             let result = reader.send(header, offset, &sender);

@@ -29,7 +29,7 @@ impl Board {
     pub fn missing_files(&self, files: &BTreeSet<FileId>) -> BTreeMap<FileId, Wanted> {
         let state = self.state();
         let missing = state.exceptions.values().map(|exception| &exception.missing);
-        let missing = missing.filter(|m| !m.is_left && files.contains(&m.wanted.file_id));
+        let missing = missing.filter(|m| !m.is_left && !m.is_kept && files.contains(&m.wanted.file_id));
         missing.map(|m| (m.wanted.file_id, m.wanted.clone())).collect()
     }
 
@@ -64,7 +64,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use lockstep_model::{Digest, Md5, Revision, clock::SystemEntropy};
+    use lockstep_model::{Digest, Md5, Revision, clock::SystemEntropy, record::Placement};
 
     use super::*;
     use crate::ports::Loaded;
@@ -79,6 +79,7 @@ mod tests {
             size_bytes,
             registered_time: jiff::Timestamp::UNIX_EPOCH,
             origin: "s1".parse().expect("valid"),
+            placement: Placement::All,
             traceparent: String::new(),
         }
     }

@@ -22,7 +22,7 @@ impl State {
             Write::Hold(path, held) => self.hold(path, held),
             Write::Release(path) => self.release(&path),
             Write::Miss(missing) => self.miss(missing),
-            Write::Clear(path) if self.exceptions.remove(&path).is_some() => self.changed(path),
+            Write::Clear(path) => self.clear(path),
             _ => {}
         }
     }
@@ -50,12 +50,20 @@ impl State {
             self.exceptions.get(&path).filter(|e| e.missing.wanted.revision == missing.wanted.revision);
         let exception = match known {
             // A try that is under way, or its outcome: the board knows more than what is remembered.
-            Some(known) if !missing.is_drifted() && known.stage != Stage::Drifted => {
+            Some(known) if !is_settled(missing.stage()) && !is_settled(known.stage) => {
                 Exception { missing, ..known.clone() }
             }
             _ => Exception { stage: missing.stage(), missing, since: now, tried: None, due: now },
         };
-        self.exceptions.insert(path.clone(), exception);
+        self.missing_count += usize::from(!exception.missing.is_kept);
+        let before = self.exceptions.insert(path.clone(), exception);
+        self.missing_count -= before.map_or(0, |before| usize::from(!before.missing.is_kept));
+        self.changed(path);
+    }
+
+    fn clear(&mut self, path: FilePath) {
+        let Some(before) = self.exceptions.remove(&path) else { return };
+        self.missing_count -= usize::from(!before.missing.is_kept);
         self.changed(path);
     }
 
@@ -66,4 +74,9 @@ impl State {
             self.changes.pop_front();
         }
     }
+}
+
+/// Whether nothing is tried in this stage.
+fn is_settled(stage: Stage) -> bool {
+    matches!(stage, Stage::Drifted | Stage::Kept)
 }

@@ -83,7 +83,7 @@ impl View {
     }
 
     fn shown<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = (&'a ServerId, &'a Server)> {
-        self.servers.iter().filter(|(id, _)| filter.shows(id))
+        self.copies.servers().iter().filter(|(id, _)| filter.shows(id))
     }
 
     /// The row, if it is one that the filter admits.
@@ -135,7 +135,7 @@ impl View {
 
     /// Rows that the filter admits after the path `after`, ordered by path.
     pub fn list(&self, filter: &Filter, after: &str, wanted: usize, now: Moment) -> Page {
-        let Some(records) = &self.records else { return Page::default() };
+        let Some(records) = self.copies.records() else { return Page::default() };
         let limit = self.fitting(wanted, filter);
         let most = self.examined(limit, filter);
         let Found { rows, next, .. } = match self.candidates(records, filter, after) {
@@ -198,7 +198,7 @@ impl View {
         let removals = self.changes.removed_since(cursor.removed).ok_or(Expired)?;
         let (mut removed, reached) = taken(removals, filter, ROWS_MAX);
         cursor.removed = reached.unwrap_or(now_sequence);
-        let Some(records) = &self.records else { return Ok(Rows { rows: Vec::new(), removed }) };
+        let Some(records) = self.copies.records() else { return Ok(Rows { rows: Vec::new(), removed }) };
         let limit = self.fitting(ROWS_MAX, filter);
         let rows = match self.changes.changed_since(cursor.changed) {
             Some(changed) if cursor.walk.is_none() => {

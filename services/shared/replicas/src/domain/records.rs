@@ -201,40 +201,9 @@ pub fn exclusion(record: &ServerRecord) -> Option<Cause> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use lockstep_model::{Digest, Epoch};
-
+mod tests {
     use super::*;
-
-    /// A position in the one history of these tests.
-    pub(crate) fn position(revision: u64) -> Position {
-        let epoch = Epoch("0e37df36-f698-11e6-8dd4-cb9ced3df976".parse().expect("a UUID"));
-        match revision {
-            0 => Position::start(epoch),
-            _ => Position { epoch, revision: Revision(revision), chain: Digest::of(&revision.to_be_bytes()) },
-        }
-    }
-
-    /// A server id.
-    pub(crate) fn server_id(id: &str) -> ServerId {
-        id.parse().expect("a server id")
-    }
-
-    /// An announcement.
-    pub(crate) fn announcement(mode: &str, version: &str) -> ServerRecord {
-        ServerRecord {
-            mode: mode.parse().expect("a mode"),
-            version: version.parse().expect("a version"),
-            filesync: "https://host:1".to_owned(),
-            timeguard: String::new(),
-            store_id: serde_json::from_str("\"0e37df36-f698-11e6-8dd4-cb9ced3df976\"").expect("an id"),
-        }
-    }
-
-    /// A registration.
-    pub(crate) fn registered(path: &str) -> Change {
-        Change::File(path.to_owned(), Some((1, server_id("s1"))))
-    }
+    use crate::domain::samples::{announcement, position, registered, server_id};
 
     #[test]
     fn applying_a_change_again_or_late_does_no_harm() {

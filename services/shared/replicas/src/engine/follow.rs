@@ -1,6 +1,6 @@
 //! Reads the registry: everything once, then what changes, for as long as the history stays the same.
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
 use lockstep_chassis::health::Health;
 use lockstep_model::{
@@ -13,6 +13,7 @@ use lockstep_registry::{Changes, ListQuery, Record, Registry, RegistryError, cha
 use crate::{
     domain::{
         backoff::Backoff,
+        live::{Further, Live},
         records::{Change, Records},
         server::Reading,
     },
@@ -25,9 +26,9 @@ const PAGE_RECORDS: usize = 10_000;
 const RETRY_LEAST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(3);
 
-pub(crate) struct Follow<R, E> {
+pub(crate) struct Follow<R, V, E> {
     pub(crate) registry: R,
-    pub(crate) board: Board,
+    pub(crate) board: Board<V>,
     pub(crate) health: Health,
     pub(crate) entropy: E,
 }
@@ -49,7 +50,7 @@ impl From<RegistryError> for Ended {
     }
 }
 
-impl<R: Registry, E: Entropy> Follow<R, E> {
+impl<R: Registry, V: Live, E: Entropy> Follow<R, V, E> {
     pub(crate) async fn run(self) {
         let mut backoff = Backoff::new(RETRY_LEAST, RETRY_MOST);
         let mut read = None;
@@ -100,7 +101,8 @@ impl<R: Registry, E: Entropy> Follow<R, E> {
     /// Reads everything, and then what changed meanwhile: the pages of a list are no instant.
     async fn load(&self) -> Result<Position, RegistryError> {
         let mut records: Option<Records> = None;
-        for prefix in [FILE, SERVER] {
+        let mut further = BTreeMap::new();
+        for prefix in [FILE, SERVER].into_iter().chain(V::FURTHER.iter().copied()) {
             let mut after_key = String::new();
             loop {
                 let query = ListQuery {
@@ -114,6 +116,7 @@ impl<R: Registry, E: Entropy> Follow<R, E> {
                 after_key = page.records.last().map_or_else(String::new, |record| record.key.clone());
                 for record in &page.records {
                     decode(record).map(|change| records.apply(record.revision, change));
+                    further.extend(another::<V>(record).map(|record| (record.key.clone(), record)));
                 }
                 if !page.more {
                     break;
@@ -126,6 +129,7 @@ impl<R: Registry, E: Entropy> Follow<R, E> {
             let changes = self.registry.changes(position, String::new(), PAGE_RECORDS).await?;
             for record in &changes.changes {
                 decode(record).map(|change| records.apply(record.revision, change));
+                further.extend(another::<V>(record).map(|record| (record.key.clone(), record)));
             }
             records.history.advance(changes.through);
             if changes.through == changes.head {
@@ -135,7 +139,10 @@ impl<R: Registry, E: Entropy> Follow<R, E> {
         let position = records.history.position();
         let (files, servers) = (records.file_count(), records.servers().count());
         tracing::info!(files, servers, revision = position.revision.0, "registry read");
-        self.board.update(|view| view.adopt(records, self.board.now()));
+        self.board.update(|view| {
+            view.adopt(records, self.board.now());
+            further.into_values().for_each(|record| view.further(record));
+        });
         self.board.enrol(true);
         self.board.aim(position.revision, None);
         Ok(position)
@@ -149,7 +156,11 @@ impl<R: Registry, E: Entropy> Follow<R, E> {
         let passed = passed(from, &changes, through);
         let decoded = changes.iter().filter_map(|record| Some((record.revision, decode(record)?))).collect();
         let roster = changes.iter().any(|record| record.key.starts_with(SERVER));
-        self.board.update(|view| view.advance(decoded, passed, through, self.board.now()));
+        let further: Vec<Further> = changes.iter().filter_map(another::<V>).collect();
+        self.board.update(|view| {
+            view.advance(decoded, passed, through, self.board.now());
+            further.into_iter().for_each(|record| view.further(record));
+        });
         if roster {
             self.board.enrol(false);
         }
@@ -178,7 +189,16 @@ fn passed(from: Position, changes: &[Record], through: Position) -> Vec<Position
     passed
 }
 
-/// What a record means for the matrix; `None` for what the matrix does not show.
+/// A record of another kind that the service wants.
+fn another<V: Live>(record: &Record) -> Option<Further> {
+    V::FURTHER.iter().any(|prefix| record.key.starts_with(prefix)).then(|| Further {
+        revision: record.revision,
+        key: record.key.clone(),
+        body: (!record.deleted).then(|| record.body.clone()),
+    })
+}
+
+/// What a record says of files and servers; `None` for other kinds.
 fn decode(record: &Record) -> Option<Change> {
     let broken =
         |error: serde_json::Error| tracing::error!(key = record.key, %error, "a record cannot be read");

@@ -1,4 +1,4 @@
-//! One server as the gateway sees it: what it announced, whether it is heard, and its report.
+//! One server as it is seen from here: what it announced, whether it is heard, and its report.
 //!
 //! ```text
 //!            batch            settled               lost
@@ -7,8 +7,8 @@
 //!                       └──── batch ────────┴──── snapshot ──────┘
 //! ```
 //!
-//! A batch waits until the gateway has read the registry as far as the batch speaks of, and until its position is known
-//! to be in the gateway's history: only then "applied ≥ the object's revision" means what it says (I10).
+//! A batch waits until the registry was read as far as the batch speaks of, and until its position is known
+//! to be in the history that is followed: only then "applied ≥ the object's revision" means what it says (I10).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -56,7 +56,7 @@ pub struct Server {
     pub silence: Cause,
     /// When it was last heard.
     pub heard: Option<Moment>,
-    /// Since when the gateway knows that there is such a server.
+    /// Since when it is known that there is such a server.
     pub known_since: Moment,
     /// What it said last, as far as it may be shown.
     pub report: Option<Report>,
@@ -65,7 +65,7 @@ pub struct Server {
     /// Whether the silence is one that was met, not the one that a server begins with.
     is_told: bool,
     waiting: VecDeque<Batch>,
-    /// What the registry said of a position that the gateway could not judge itself.
+    /// What the registry said of a position that could not be judged here.
     ruling: Option<(Position, Option<Cause>)>,
 }
 
@@ -77,7 +77,7 @@ impl Server {
             record,
             silence: Cause::new(
                 Reason::PeerUnreachable,
-                "the server was not heard since this gateway started",
+                "the server was not heard since this process started",
             ),
             heard: None,
             known_since: Moment::ZERO,
@@ -133,7 +133,7 @@ impl Server {
         Touch { all: changed, ..Touch::default() }
     }
 
-    /// What was said belongs to a history that the gateway does not follow any more.
+    /// What was said belongs to a history that is not followed any more.
     pub fn forget(&mut self) {
         self.report = None;
         self.fresh = false;

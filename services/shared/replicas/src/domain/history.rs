@@ -1,4 +1,4 @@
-//! Whether a position belongs to the history that the gateway follows.
+//! Whether a position belongs to the history that is followed.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ const CHAINS_KEPT: usize = 10_000;
 pub enum Standing {
     /// It is in the history.
     Known,
-    /// It is beyond what the gateway has read.
+    /// It is beyond what was read.
     Ahead,
     /// It is in another history.
     Foreign,
@@ -21,7 +21,7 @@ pub enum Standing {
     Unknown,
 }
 
-/// The history as far as the gateway has read it.
+/// The history as far as it was read.
 #[derive(Clone, Debug)]
 pub struct History {
     position: Position,
@@ -38,12 +38,12 @@ impl History {
         }
     }
 
-    /// How far the gateway has read.
+    /// How far it was read.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// The gateway has read up to `position`.
+    /// It was read up to `position`.
     pub fn advance(&mut self, position: Position) {
         self.remember(position);
         self.position = position;
@@ -77,7 +77,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::records::tests::position;
+    use crate::domain::samples::position;
 
     #[test]
     fn positions_are_told_apart_by_epoch_revision_and_chain() {

@@ -128,8 +128,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The highest revision that it speaks of. It can be shown only when the gateway has read that far: before, the
-    /// server may hold newer bytes than those the gateway knows of (I10).
+    /// The highest revision that it speaks of. It can be shown only when the registry was read that far: before, the
+    /// server may hold newer bytes than those that are known of (I10).
     pub fn reaches(&self) -> Revision {
         let held = self.summary.held_ahead.iter().map(|held| held.revision);
         let missing = self.exceptions.values().flatten().map(|exception| exception.revision);
@@ -218,7 +218,7 @@ pub struct Report {
     pub held_ahead: BTreeMap<String, Revision>,
     /// When it was said.
     pub received: Moment,
-    /// Why the report is about another history than the gateway's; `None` if it is about the same.
+    /// Why the report is about another history than the one that is followed; `None` if it is about the same.
     pub foreign: Option<Cause>,
     /// How fast the running copies are, by path.
     pub paces: BTreeMap<String, Pace>,
@@ -256,7 +256,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::records::tests::position;
+    use crate::domain::samples::position;
 
     fn part(snapshot: bool, paths: &[&str], end: Option<u64>) -> Part {
         let exception = Exception {

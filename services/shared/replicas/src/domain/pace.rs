@@ -1,6 +1,6 @@
 //! How fast a copy is, and how long it still takes.
 //!
-//! Measured here, by the gateway's own clock, from what arrives: a server that stands still says nothing, so its last word
+//! Measured here, by this process's own clock, from what arrives: a server that stands still says nothing, so its last word
 //! about its rate would stay for ever. The rate is the mean over the last ten seconds: a copy that comes in bursts of a
 //! mebibyte is shown at its mean, and a copy that became slower is shown slower within as long. A copy that has not moved
 //! for three times as long as it ever did within the window, and for 5 s at least, stands still: then no time is told.

@@ -1,6 +1,4 @@
-//! Keeps two tasks for every server that takes part: one watches it, one asks it to catch up.
-//!
-//! With one server nothing is scheduled: there is nobody to ask, so it is only watched (R13).
+//! Keeps two tasks for every server that takes part: one watches it, one does what the service does for each server.
 
 use std::collections::BTreeMap;
 
@@ -10,25 +8,42 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::cause::Cause,
-    engine::{board::Board, fanout::FanOut, watch::Watch},
-    ports::{Address, Replicas},
+    domain::{cause::Cause, live::Live},
+    engine::{board::Board, watch::Watch},
+    ports::{Address, Reports},
 };
 
 /// What the two tasks of a server tell each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Link {
+pub struct Link {
     /// Whether the server reports.
-    pub(crate) up: bool,
+    pub up: bool,
     /// Where it was last, as it said itself.
-    pub(crate) position: Option<Position>,
+    pub position: Option<Position>,
 }
 
-pub(crate) struct Roster<P, E> {
-    pub(crate) replicas: P,
-    pub(crate) board: Board,
+/// What a service does for each server, beside watching it: made anew when the server is served anew. It never ends.
+pub trait Beside: Send + Sync + 'static {
+    /// The task of one server.
+    fn serve(&self, server: Address, link: watch::Sender<Link>) -> impl Future<Output = ()> + Send + 'static;
+}
+
+/// Nothing is done beside watching.
+#[derive(Clone, Copy, Debug)]
+pub struct OnlyWatch;
+
+impl Beside for OnlyWatch {
+    fn serve(&self, _: Address, _: watch::Sender<Link>) -> impl Future<Output = ()> + Send + 'static {
+        std::future::pending()
+    }
+}
+
+pub(crate) struct Roster<V, P, E, B> {
+    pub(crate) reports: P,
+    pub(crate) board: Board<V>,
     pub(crate) drain: Drain,
     pub(crate) entropy: E,
+    pub(crate) beside: B,
 }
 
 /// The running tasks of one server.
@@ -38,7 +53,7 @@ struct Served {
     stopped: CancellationToken,
 }
 
-impl<P: Replicas, E: Entropy> Roster<P, E> {
+impl<V: Live, P: Reports, E: Entropy, B: Beside> Roster<V, P, E, B> {
     pub(crate) async fn run(self) {
         let mut members = self.board.members();
         let mut served: BTreeMap<ServerId, Served> = BTreeMap::new();
@@ -76,15 +91,9 @@ impl<P: Replicas, E: Entropy> Roster<P, E> {
         let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());
         let served = Served { uri: address.uri.clone(), stop: stop.clone(), stopped: stopped.clone() };
         let (link, board, id) = (watch::Sender::new(Link::default()), self.board.clone(), address.id.clone());
-        let fan_out = FanOut {
-            replicas: self.replicas.clone(),
-            board: board.clone(),
-            address: address.clone(),
-            link: link.clone(),
-            entropy: self.entropy.clone(),
-        };
+        let beside = self.beside.serve(address.clone(), link.clone());
         let watch = Watch {
-            replicas: self.replicas.clone(),
+            reports: self.reports.clone(),
             board: board.clone(),
             address,
             link,
@@ -99,10 +108,9 @@ impl<P: Replicas, E: Entropy> Roster<P, E> {
                 biased;
                 () = drain.started() => {}
                 () = stop.cancelled() => {}
-                ((), ()) = async { tokio::join!(watch.run(), fan_out.run()) } => {}
+                ((), ()) = async { tokio::join!(watch.run(), beside) } => {}
             }
-            let cause =
-                Cause::new(Reason::PeerUnreachable, "the gateway does not watch the server at present");
+            let cause = Cause::new(Reason::PeerUnreachable, "the server is not watched at present");
             board.update(|view| view.lose(&id, cause));
             stopped.cancel();
         });

@@ -14,7 +14,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::domain::{Moment, view::View};
+use crate::domain::{Moment, live::Live};
 
 /// How far every server should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,15 +36,21 @@ pub struct Members {
     pub addresses: BTreeMap<ServerId, String>,
 }
 
-/// The shared state. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Board {
-    shared: Arc<Shared>,
+/// The shared state, with the view of one service. Clones share it.
+#[derive(Debug)]
+pub struct Board<V> {
+    shared: Arc<Shared<V>>,
+}
+
+impl<V> Clone for Board<V> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
 }
 
 #[derive(Debug)]
-struct Shared {
-    view: RwLock<View>,
+struct Shared<V> {
+    view: RwLock<V>,
     started: Instant,
     changed: watch::Sender<u64>,
     target: watch::Sender<Target>,
@@ -53,13 +59,13 @@ struct Shared {
     doubt: Notify,
 }
 
-impl Default for Board {
+impl<V: Live> Default for Board<V> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Board {
+impl<V: Live> Board<V> {
     /// An empty one.
     pub fn new() -> Self {
         Self {
@@ -81,16 +87,16 @@ impl Board {
     }
 
     /// Looks at the view.
-    pub fn read<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+    pub fn read<T>(&self, look: impl FnOnce(&V) -> T) -> T {
         look(&self.shared.view.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Changes the view, and tells those who watch.
-    pub fn update<T>(&self, change: impl FnOnce(&mut View) -> T) -> T {
+    pub fn update<T>(&self, change: impl FnOnce(&mut V) -> T) -> T {
         let (result, sequence, doubt) = {
             let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
             let result = change(&mut view);
-            (result, view.sequence(), view.any_doubt())
+            (result, view.sequence(), view.copies().any_doubt())
         };
         // Two updates may come here in either order: the signal only ever goes forward.
         self.shared.changed.send_if_modified(|known| {
@@ -158,7 +164,7 @@ impl Board {
     /// Tells the roster which servers take part now; `anew` if all have to report from the beginning.
     pub fn enrol(&self, anew: bool) {
         let addresses: BTreeMap<ServerId, String> = self.read(|view| {
-            let part = view.servers().filter(|(_, server)| server.excluded.is_none());
+            let part = view.copies().servers().iter().filter(|(_, server)| server.excluded.is_none());
             part.map(|(id, server)| (id.clone(), server.record.filesync.clone())).collect()
         });
         self.shared.members.send_if_modified(|members| {
@@ -173,10 +179,30 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::copies::{Copies, Touched};
+
+    #[derive(Default)]
+    struct Idle(Copies);
+
+    impl Live for Idle {
+        fn copies(&self) -> &Copies {
+            &self.0
+        }
+
+        fn copies_mut(&mut self) -> &mut Copies {
+            &mut self.0
+        }
+
+        fn touched(&mut self, _: Vec<Touched>) {}
+
+        fn sequence(&self) -> u64 {
+            0
+        }
+    }
 
     #[test]
     fn the_registry_has_the_last_word_on_the_target() {
-        let board = Board::new();
+        let board: Board<Idle> = Board::new();
         let newest = Target { revision: Revision(7), traceparent: "t".to_owned(), holder: None };
         board.raise(newest.clone());
         board.raise(Target { revision: Revision(6), ..Target::default() });

@@ -12,13 +12,14 @@ use crate::{
         Moment,
         backoff::Backoff,
         cause::Cause,
+        live::Live,
         report::{Assembler, Part},
     },
     engine::{
         board::{Board, Target},
         roster::Link,
     },
-    ports::{Address, Parts, Replicas},
+    ports::{Address, Parts, Reports},
 };
 
 /// Back-off between two tries to reach a server.
@@ -30,22 +31,22 @@ const SILENCE_MAX: Duration = HEARTBEAT.saturating_mul(3);
 /// How long a server may take to accept a watch.
 const OPEN_MAX: Duration = Duration::from_secs(5);
 
-pub(crate) struct Watch<P, E> {
-    pub(crate) replicas: P,
-    pub(crate) board: Board,
+pub(crate) struct Watch<V, P, E> {
+    pub(crate) reports: P,
+    pub(crate) board: Board<V>,
     pub(crate) address: Address,
     pub(crate) link: watch::Sender<Link>,
     pub(crate) entropy: E,
 }
 
-impl<P: Replicas, E: Entropy> Watch<P, E> {
+impl<V: Live, P: Reports, E: Entropy> Watch<V, P, E> {
     pub(crate) async fn run(self) {
         let id = &self.address.id;
         let mut backoff = Backoff::new(RECONNECT_LEAST, RECONNECT_MOST);
         let mut lost_because: Option<Cause> = None;
         loop {
             let opened = self.board.now();
-            let cause = match tokio::time::timeout(OPEN_MAX, self.replicas.watch(&self.address)).await {
+            let cause = match tokio::time::timeout(OPEN_MAX, self.reports.watch(&self.address)).await {
                 Ok(Ok(parts)) => self.consume(parts, opened, &mut backoff, &mut lost_because).await,
                 Ok(Err(cause)) => cause,
                 Err(_) => silent(OPEN_MAX),
@@ -95,7 +96,7 @@ impl<P: Replicas, E: Entropy> Watch<P, E> {
                         *lost_because = None;
                     }
                 }
-                Ok(None) => self.board.update(|view| view.beat(id, now)),
+                Ok(None) => self.board.update(|view| view.copies_mut().beat(id, now)),
                 Err(error) => {
                     tracing::error!(server_id = %id, %error, "a report breaks the contract");
                     return Cause::new(Reason::Internal, error.to_string());

@@ -1,20 +1,23 @@
-//! Asks the registry about positions that are older than what the gateway remembers.
+//! Asks the registry about positions that are older than what this process remembers.
 
 use std::time::Duration;
 
 use lockstep_model::{Fault as _, Position, Reason};
 use lockstep_registry::{Registry, RegistryError};
 
-use crate::{domain::cause::Cause, engine::board::Board};
+use crate::{
+    domain::{cause::Cause, live::Live},
+    engine::board::Board,
+};
 
 /// How long to wait when the registry does not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
-pub(crate) async fn run<R: Registry>(registry: R, board: Board) {
+pub(crate) async fn run<R: Registry, V: Live>(registry: R, board: Board<V>) {
     loop {
         board.doubted().await;
         loop {
-            let doubts = board.read(|view| view.doubts());
+            let doubts = board.read(|view| view.copies().doubts());
             if doubts.is_empty() {
                 break;
             }
