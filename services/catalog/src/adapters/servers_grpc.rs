@@ -141,6 +141,8 @@ impl Servers for GrpcServers {
             upload_id: upload.id.to_string(),
             size_bytes: signed(upload.size_bytes),
             offset_bytes: signed(offset),
+            // Nothing is sent on before the whole update was verified: one that is aborted starts no synchronisation (R58).
+            scope: wire::placement::Scope::OriginOnly.into(),
         };
         let mut at = offset;
         let chunks = ReceiverStream::new(chunks).map(move |data| {

@@ -1,5 +1,7 @@
 //! DOWNLOADING: every byte of every file goes into staging of one server.
 
+use std::time::Duration;
+
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use lockstep_model::{
     Reason, UploadId,
@@ -14,6 +16,9 @@ use crate::{
 
 /// Files that are downloaded at the same time.
 const FILES_AT_ONCE: usize = 4;
+/// How often a server is asked to drop an upload that somebody still writes to, and when again.
+const DROP_TRIES_MAX: usize = 10;
+const DROP_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Questions that are asked at the same time.
 const QUESTIONS_AT_ONCE: usize = 8;
 
@@ -70,11 +75,24 @@ impl<P: Ports> Engine<P> {
     pub(super) async fn drop_uploads(&self, server: &Server, uploads: Vec<UploadId>) {
         stream::iter(uploads)
             .for_each_concurrent(QUESTIONS_AT_ONCE, |id| async move {
-                let Some(request_id) = self.fresh_request() else { return };
-                if let Err(error) = self.servers().cancel(server, id, request_id).await {
+                if let Err(error) = self.drop_upload(server, id).await {
                     tracing::debug!(%error, upload_id = %id, "an upload is left over");
                 }
             })
             .await;
+    }
+
+    /// Drops one upload. While its last writer ends, its server says that it is busy.
+    pub(super) async fn drop_upload(&self, server: &Server, id: UploadId) -> Result<(), Refusal> {
+        let mut tries = 0;
+        loop {
+            let no_name = || Refusal::new(Reason::Internal, "no name for a request");
+            let request_id = self.fresh_request().ok_or_else(no_name)?;
+            match self.servers().cancel(server, id, request_id).await {
+                Err(refusal) if refusal.reason == Reason::Overloaded && tries < DROP_TRIES_MAX => tries += 1,
+                other => return other,
+            }
+            tokio::time::sleep(DROP_AGAIN_AFTER).await;
+        }
     }
 }

@@ -87,7 +87,7 @@ impl<P: Ports> Engine<P> {
             if fetched.offset_bytes != offset {
                 // It changed, or gives no ranges: what is there is of no use.
                 tracing::info!(path = %file.path, offset_bytes = offset, "the download of a file begins anew");
-                self.drop_uploads(server, vec![file.upload_id]).await;
+                self.drop_upload(server, file.upload_id).await?;
                 progress.reached(place, size_bytes, None);
                 offset = 0;
             }
