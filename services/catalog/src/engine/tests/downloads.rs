@@ -199,7 +199,7 @@ async fn other_bytes_than_the_feed_declares_are_registered_by_nobody() {
     world.vendor.now(|shop| drop(shop.files.insert("https://v/os/b".into(), ("v2".into(), right))));
     one.engine.restore(ask("again"), id).await.expect("tried again");
     one.reaches(id, FirmwareState::Published).await;
-    let busy = one.engine.restore(ask("once more"), id).await.expect_err("nothing to try");
+    let busy = one.engine.restore(ask("again2"), id).await.expect_err("nothing to try");
     assert_eq!(busy.reason(), Reason::FirmwareBusy);
     one.ends().await;
 }

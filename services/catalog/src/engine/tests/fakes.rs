@@ -120,7 +120,8 @@ impl Vendor for FakeVendor {
         offset_bytes: u64,
         validator: String,
     ) -> Result<Fetched, VendorError> {
-        let (is_away, found) = (self.shop().is_away, self.shop().files.get(&file.uri).cloned());
+        let is_away = self.shop().is_away;
+        let found = self.shop().files.get(&file.uri).cloned();
         if is_away {
             return Err(unreachable());
         }
@@ -136,7 +137,8 @@ impl Vendor for FakeVendor {
             async move {
                 loop {
                     let moved = vendor.moved.notified();
-                    let (is_away, stands) = (vendor.shop().is_away, vendor.shop().stands_at);
+                    let is_away = vendor.shop().is_away;
+                    let stands = vendor.shop().stands_at;
                     if is_away {
                         return Err(unreachable());
                     }
