@@ -138,7 +138,9 @@ fn tls_cause(error: &io::Error) -> &'static str {
             CertificateError::UnknownIssuer => {
                 "its certificate is from no CA that is believed (ca_file of the source adds one)"
             }
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "its certificate has expired",
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "its certificate has expired"
+            }
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 "its certificate is not valid yet"
             }

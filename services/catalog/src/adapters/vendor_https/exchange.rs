@@ -52,7 +52,8 @@ impl Answer {
 
     /// Whether the end of the body can be told from the end of the connection.
     pub(super) fn is_framed(&self) -> bool {
-        self.headers.contains_key(header::CONTENT_LENGTH) || self.headers.contains_key(header::TRANSFER_ENCODING)
+        self.headers.contains_key(header::CONTENT_LENGTH)
+            || self.headers.contains_key(header::TRANSFER_ENCODING)
     }
 }
 
@@ -126,7 +127,8 @@ impl Origin {
 
 fn request(uri: &Url, headers: &HeaderMap) -> Option<Request<Empty<Bytes>>> {
     let host = &uri[Position::BeforeHost..Position::AfterPort];
-    let mut request = Request::get(&uri[Position::BeforePath..Position::AfterQuery]).body(Empty::new()).ok()?;
+    let mut request =
+        Request::get(&uri[Position::BeforePath..Position::AfterQuery]).body(Empty::new()).ok()?;
     *request.headers_mut() = headers.clone();
     let mut set = |name, value| request.headers_mut().insert(name, value);
     set(header::HOST, HeaderValue::from_str(host).ok()?);
