@@ -15,7 +15,7 @@ use catalog::{
     domain::sources,
     ports::{FeedFile, Fetched, Vendor as _, VendorError},
 };
-use lockstep_model::Reason;
+use lockstep_model::{Fault as _, Reason};
 use lockstep_tests::harness::{
     Vendor, content,
     vendor::{feed, offer, sha256},
@@ -26,6 +26,8 @@ use tokio_stream::StreamExt as _;
 
 /// What no answer of a vendor may carry to a caller: the server puts it into every error.
 const SECRET: &str = "the-inside-of-the-vendor";
+/// Some key that signed nothing.
+const KEY: &str = "3qZKQNJzT5JxZ2cVpvh73LKBGPvEOSs51hprCdNWZ0k=";
 /// Long enough for this machine, and short enough to be waited for.
 const BRIEF: Duration = Duration::from_millis(700);
 
@@ -75,6 +77,7 @@ fn assert_unreachable<T: std::fmt::Debug>(outcome: Result<T, VendorError>, part:
     let Err(error @ VendorError::Unreachable { .. }) = outcome else {
         panic!("{part}: {outcome:?}");
     };
+    assert_eq!(error.reason(), Reason::VendorUnreachable);
     let text = error.to_string();
     assert!(text.contains(part) && !text.contains(SECRET), "{part} is missing in {text}");
 }
@@ -83,6 +86,7 @@ fn assert_refused<T: std::fmt::Debug>(outcome: Result<T, VendorError>, part: &st
     let Err(error @ VendorError::AddressRefused { .. }) = outcome else {
         panic!("{part}: {outcome:?}");
     };
+    assert_eq!(error.reason(), Reason::AddressRefused);
     let text = error.to_string();
     assert!(text.contains(part) && !text.contains(SECRET), "{part} is missing in {text}");
 }
@@ -117,7 +121,11 @@ async fn a_feed_gives_its_offers_whatever_else_is_in_it() {
     let second = vendor.check("v".to_owned()).await.expect("a feed");
     assert_eq!((second.entries.len(), second.malformed_count), (9, 1));
     let unknown = vendor.check("other".to_owned()).await.expect_err("no such source");
-    assert_eq!(lockstep_model::Fault::reason(&unknown), Reason::FirmwareNotFound);
+    assert_eq!(unknown.reason(), Reason::FirmwareNotFound);
+    let keyed = format!("{}public_key = \"{KEY}\"\n", server.source("v", "feed.json"));
+    let unsigned = opened(&keyed).check("v".to_owned()).await.expect("a feed");
+    assert_eq!((unsigned.entries.len(), unsigned.malformed_count), (0, 10));
+    assert_eq!(unsigned.malformed[0].reason, Reason::SignatureInvalid);
 }
 
 /// R55, R56: a feed that does not come, or is none, is told as that, and never with words of the vendor.

@@ -162,8 +162,10 @@ async fn send(
         return Ok(());
     }
     let zeros = vec![0; PIECE_BYTES];
-    while plan.endless {
-        write(stream, &zeros, plan).await?;
+    if plan.endless {
+        loop {
+            write(stream, &zeros, plan).await?;
+        }
     }
     if plan.chunked {
         stream.write_all(b"0\r\n\r\n").await?;
