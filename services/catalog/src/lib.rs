@@ -4,8 +4,8 @@
 //! streams into the filesync of one server. It keeps nothing on disk, so any number of instances may run anywhere.
 //!
 //! ```text
-//! grpc ──▶ engine ──▶ ports ◀── adapters: vendor (HTTPS), servers (gRPC), registry
-//!             └──▶ domain: life, draft, edit, offers, note, vigil, pace   (pure)
+//! grpc ──▶ engine ──▶ ports ◀── adapters: vendor (HTTPS), servers (gRPC), archive (zip)
+//!             └──▶ domain: life, draft, edit, offers, note, vigil, feed, sources, address, archive   (pure)
 //! ```
 //!
 //! Invariants

@@ -11,7 +11,7 @@ use lockstep_registry::{CachedMembers, Registry, SqliteRegistry};
 use tokio_stream::Stream;
 
 use crate::{
-    adapters::{servers_grpc::GrpcServers, vendor_none::NoVendor},
+    adapters::{servers_grpc::GrpcServers, vendor_https::HttpsVendor},
     config::Config,
     engine::{Choices, Engine, Outside},
     grpc::{firmware_service::FirmwareOf, settings_service::SettingsOf},
@@ -42,7 +42,7 @@ impl<R: Registry, V: Vendor, S: Servers, C: Clock, E: Entropy> Ports for Parts<R
 }
 
 /// What a process uses.
-pub type Real = Parts<SqliteRegistry, NoVendor, GrpcServers, SystemClock, SystemEntropy>;
+pub type Real = Parts<SqliteRegistry, HttpsVendor, GrpcServers, SystemClock, SystemEntropy>;
 
 /// Runs the service with the real adapters until it is told to stop.
 ///
@@ -53,11 +53,22 @@ pub async fn run(config: Config, process: Process) -> Result<(), StartError> {
     let registry = opened.map_err(|error| {
         StartError::of(format!("the registry {} cannot be opened", config.registry), &error)
     })?;
+    let vendor = match &config.sources {
+        None => HttpsVendor::none(),
+        Some(file) => HttpsVendor::open(file).map_err(|error| {
+            let what = format!("the file of sources {} cannot be used", file.display());
+            StartError::new(
+                what,
+                error,
+                "correct all that is named; its format is in services/catalog/README.md",
+            )
+        })?,
+    };
     let key = config.password_key.as_deref().map(SealKey::read).transpose()?;
     let Process { drain, health, incoming, channels, .. } = process;
     let outside = Outside::<Real> {
         registry,
-        vendor: NoVendor,
+        vendor,
         servers: GrpcServers::new(channels),
         clock: SystemClock,
         entropy: SystemEntropy,

@@ -7,7 +7,10 @@ use lockstep_model::{
 };
 use lockstep_registry::RegistryError;
 
-use crate::{domain::life::word, ports::VendorError};
+use crate::{
+    domain::life::word,
+    ports::{ArchiveInvalid, VendorError},
+};
 
 /// What another service answered instead of doing what it was asked, as data.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -150,6 +153,9 @@ pub enum CatalogError {
     /// The vendor.
     #[error(transparent)]
     Vendor(#[from] VendorError),
+    /// The archive that is imported.
+    #[error(transparent)]
+    Archive(#[from] ArchiveInvalid),
     /// The registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -191,6 +197,7 @@ impl Fault for CatalogError {
             Self::Fields(_) => Reason::FieldViolation,
             Self::Names(_) => Reason::PathInvalid,
             Self::Vendor(error) => error.reason(),
+            Self::Archive(error) => error.reason(),
             Self::Registry(error) => error.reason(),
             Self::Server(error) => error.reason(),
             Self::Unreadable { .. } => Reason::Internal,
@@ -236,6 +243,7 @@ impl Fault for CatalogError {
                 ("actual", actual.to_string()),
             ],
             Self::Vendor(error) => error.metadata(),
+            Self::Archive(error) => error.metadata(),
             Self::Registry(error) => error.metadata(),
             Self::Server(error) => error.metadata(),
             Self::Fields(_) | Self::Names(_) | Self::Unreadable { .. } | Self::Draining => Vec::new(),

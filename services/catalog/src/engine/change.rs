@@ -163,7 +163,7 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Waits a little until updates are gone: mostly they are at once, and then whoever looks next sees it.
-    async fn wait_until_gone(&self, ids: &[FirmwareId]) {
+    pub(super) async fn wait_until_gone(&self, ids: &[FirmwareId]) {
         let until = Instant::now() + GONE_MAX;
         while Instant::now() < until {
             let found = self.registry().get(ids.iter().map(firmware_key).collect()).await;

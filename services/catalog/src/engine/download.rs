@@ -34,19 +34,21 @@ impl<P: Ports> Engine<P> {
         self.survey(record, &server, progress).await?;
         let files = || record.files.iter().enumerate();
         let left = files().map(|(place, file)| file.size_bytes - progress.bytes_of(place, file)).sum();
-        // Before the first byte, and before each try: what is there already needs no room.
-        self.servers().check_space(&server, left).await?;
-        let FirmwareOrigin::Feed { source_id, .. } = &record.origin else {
-            let message = "an import cannot be downloaded again; import the archive anew";
-            return Err(Stop::Fatal(Refusal::new(Reason::FirmwareBusy, message)));
-        };
-        let server = &server;
-        let transfers =
-            files().map(|(place, file)| Box::pin(self.transfer(source_id, server, place, file, progress)));
-        stream::iter(transfers.collect::<Vec<_>>())
-            .buffer_unordered(FILES_AT_ONCE)
-            .try_collect::<()>()
-            .await?;
+        match &record.origin {
+            FirmwareOrigin::Feed { source_id, .. } => {
+                // Before the first byte, and before each try: what is there already needs no room.
+                self.servers().check_space(&server, left).await?;
+                let server = &server;
+                let one = |(place, file)| Box::pin(self.transfer(source_id, server, place, file, progress));
+                let transfers: Vec<_> = files().map(one).collect();
+                stream::iter(transfers).buffer_unordered(FILES_AT_ONCE).try_collect::<()>().await?;
+            }
+            FirmwareOrigin::Import if files().all(|(place, _)| progress.is_done(place)) => {}
+            FirmwareOrigin::Import => {
+                let message = "the server lost what was imported; import the archive anew";
+                return Err(Stop::Fatal(Refusal::new(Reason::UploadNotFound, message)));
+            }
+        }
         self.advance(update.id, FirmwareState::Downloading, |record| record.state = FirmwareState::Verifying)
             .await?;
         Ok(())

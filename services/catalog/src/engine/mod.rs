@@ -1,7 +1,7 @@
 //! What the catalog does, over its ports.
 //!
 //! ```text
-//! calls ──▶ start, change, remove, edit, settings ──commit──▶ registry ◀──┬── keep: who works on what, takes over
+//! calls ──▶ start, import, change, edit, settings ───commit──▶ registry ◀──┬── keep: who works on what, takes over
 //!                                                                       └── place: placement and moves
 //! keep ──▶ work(id) ──▶ download ─▶ transfer × 4 ─▶ one server     one task an update, one note a second
 //!                  └──▶ verify   ─▶ one registration
@@ -16,6 +16,7 @@ mod change;
 mod download;
 mod edit;
 mod follow;
+mod import;
 mod keep;
 mod offers;
 mod place;
@@ -50,6 +51,7 @@ use crate::{
 
 pub use self::{
     edit::EditAsk,
+    import::Import,
     records::Update,
     settings::{CurrentSettings, SettingsEdit},
     show::Shown,
@@ -57,7 +59,7 @@ pub use self::{
 };
 
 /// What the engine is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Outside<P: Ports> {
     /// The authority.
     pub registry: P::Registry,

@@ -65,6 +65,10 @@ impl Progress {
         self.state().note.partial.get(&place).map_or_else(String::new, |partial| partial.validator.clone())
     }
 
+    pub(super) fn is_done(&self, place: usize) -> bool {
+        self.state().note.done.contains(&place)
+    }
+
     pub(super) fn bytes_of(&self, place: usize, file: &FirmwareFile) -> u64 {
         self.state().note.bytes_of(place, file)
     }

@@ -21,7 +21,7 @@ use tonic::{Request, Response, Streaming};
 use crate::{
     domain::offers::place,
     engine::{Ask, EditAsk, Engine, Shown, Start, Update},
-    grpc::{firmware_stream, wire},
+    grpc::{firmware_stream, firmware_upload, wire},
     ports::Ports,
 };
 
@@ -169,9 +169,15 @@ impl<P: Ports> FirmwareService for FirmwareOf<P> {
 
     async fn write_firmware(
         &self,
-        _: Request<Streaming<WriteFirmwareRequest>>,
+        request: Request<Streaming<WriteFirmwareRequest>>,
     ) -> tonic::Result<Response<WriteFirmwareResponse>> {
-        todo!()
+        let caller = caller(&request).principal.to_string();
+        let mut parts = request.into_inner();
+        let (request_id, import) = firmware_upload::begin(&mut parts).await?;
+
+        let archive = firmware_upload::archive(parts, import.size_bytes);
+        let update = self.engine.import(Ask::new(caller, request_id), import, archive).await.or_status()?;
+        Ok(Response::new(WriteFirmwareResponse { firmware: self.shown(update).await? }))
     }
 
     async fn get_firmware(

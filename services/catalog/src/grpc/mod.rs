@@ -2,5 +2,6 @@
 
 pub mod firmware_service;
 mod firmware_stream;
+mod firmware_upload;
 pub mod settings_service;
 mod wire;
