@@ -281,8 +281,8 @@ mod tests {
         records.history.advance(position(40_000));
         let file = |name: u64, bytes: u64| {
             let only = Placement::OriginOnly { reason: Reason::OptionOff };
-            let placement = if (name + bytes) % 5 == 0 { only } else { Placement::All };
-            file_of(&name.to_string(), bytes, if name % 2 == 0 { "s1" } else { "s2" }, placement)
+            let placement = if (name + bytes).is_multiple_of(5) { only } else { Placement::All };
+            file_of(&name.to_string(), bytes, if name.is_multiple_of(2) { "s1" } else { "s2" }, placement)
         };
         for step in 0..30_000_u64 {
             // Some alone, some hundreds in one revision, one revision with more than a span, and some replaced later.
