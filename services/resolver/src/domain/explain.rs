@@ -57,7 +57,10 @@ pub fn verdicts(
 
 fn chosen(asked: &Asked<'_>, first: &Offer<'_>, next: Option<&Offer<'_>>) -> String {
     if first.is_fenced {
-        return "although it is fenced, nobody else does".to_owned();
+        return match next {
+            Some(_) => "all that do are fenced".to_owned(),
+            None => "nobody else does, so that it is offered although it is fenced".to_owned(),
+        };
     }
     if first.id == asked.current {
         return "it is the server that the device talks to".to_owned();

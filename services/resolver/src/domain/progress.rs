@@ -108,7 +108,7 @@ fn share(server: &Server, records: &Records, paths: &[&str], now: Moment) -> Sha
 pub fn lacking(server: &Server, records: &Records, paths: &[&str], now: Moment) -> (String, Cause) {
     let whole = |what: &str, cause: &Cause| (format!("{what}: {}", cause.message), cause.clone());
     if let Some(cause) = &server.excluded {
-        return whole("takes no part", cause);
+        return whole("is not eligible", cause);
     }
     let Some(report) = server.report.as_ref().filter(|_| server.reachable()) else {
         return whole("cannot be reached", &server.silence);
@@ -137,6 +137,9 @@ pub fn lacking(server: &Server, records: &Records, paths: &[&str], now: Moment) 
             let left = cell.copying.and_then(|copying| copying.time_left);
             let left = left.map_or_else(String::new, |left| format!(", {} s left", left.as_secs()));
             format!("{path} is being copied, {} of {size} bytes{left}", cell.copied_bytes)
+        }
+        CellState::Failed if cell.cause.as_ref().is_some_and(|cause| cause.is(Reason::Drifted)) => {
+            format!("{path} is not what was registered")
         }
         CellState::Failed => format!("the last try to copy {path} failed"),
         CellState::NotEligible => format!("{path} is not meant for it"),

@@ -82,14 +82,15 @@ impl Update {
         self.state == FirmwareState::Published
     }
 
-    /// Its state, in the words of the contract.
-    pub const fn state_word(&self) -> &'static str {
+    /// Why devices may not have it, without its subject; meaningful for one that is not published.
+    pub fn why_unpublished(&self) -> String {
+        let server = &self.server;
         match self.state {
-            FirmwareState::Downloading => "DOWNLOADING",
-            FirmwareState::Verifying => "VERIFYING",
-            FirmwareState::Published => "PUBLISHED",
-            FirmwareState::Failed => "FAILED",
-            FirmwareState::Deleting => "DELETING",
+            FirmwareState::Downloading => format!("it is being downloaded to {server}"),
+            FirmwareState::Verifying => format!("it was downloaded to {server} and is being verified"),
+            FirmwareState::Failed => format!("its download to {server} failed"),
+            FirmwareState::Deleting => "it is being deleted".to_owned(),
+            FirmwareState::Published => "it is published".to_owned(),
         }
     }
 }
