@@ -42,9 +42,7 @@ struct Share {
 impl Progress {
     /// Of an update whose files are not registered yet.
     pub fn unpublished(update: &Update) -> Self {
-        let text =
-            format!("it is {} on {}, and its files are not registered", update.state_word(), update.server);
-        Self { text, ..Self::default() }
+        Self { text: update.why_unpublished(), ..Self::default() }
     }
 
     /// Of something that a person has to complete.
