@@ -20,3 +20,4 @@ mod runs;
 mod states;
 mod stuck;
 mod uploads;
+mod vendor;

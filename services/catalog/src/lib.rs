@@ -13,7 +13,9 @@
 //! 1. Ready only while the registry answers.
 //! 2. Nobody without a certificate of the installation is answered.
 
+pub mod adapters;
 pub mod config;
+pub mod domain;
 pub mod ports;
 
 use lockstep_chassis::{App, Connection, Drain, Health, Process, StartError};

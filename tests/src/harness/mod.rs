@@ -8,6 +8,7 @@
 //!  ├─ Monitor                       holds every IN_SYNC row to the disk, and positions to their order, all the time
 //!  ├─ in_own_mounts, Mount           small disks and read-only roots that are real, in a mount namespace
 //!  ├─ Relay                          counts the bytes of a connection on their way
+//!  ├─ Vendor                         the server of a vendor: feeds and files over TLS, and every misbehaviour
 //!  └─ log()                         every line of every child
 //! ```
 //!
@@ -23,6 +24,7 @@ mod log;
 mod monitor;
 mod mounts;
 mod relay;
+pub mod vendor;
 pub mod wait;
 
 pub use client::{Client, addressed};
@@ -33,6 +35,7 @@ pub use log::Line;
 pub use monitor::Monitor;
 pub use mounts::{Mount, in_own_mounts};
 pub use relay::Relay;
+pub use vendor::Vendor;
 
 /// The servers of an installation of three.
 pub const SERVERS: [&str; 3] = ["s1", "s2", "s3"];

@@ -149,7 +149,7 @@ fn check_component(name: &str) -> Result<(), InvalidPath> {
 
 /// Characters that change how the rest of a name is shown, or that show nothing. The joiners U+200C and U+200D stay:
 /// several scripts cannot be written without them.
-fn is_deceptive(c: char) -> bool {
+pub fn is_deceptive(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{2069}' | '\u{206a}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }

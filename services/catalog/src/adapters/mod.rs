@@ -1,0 +1,4 @@
+//! The real things behind the ports.
+
+pub mod archive_zip;
+pub mod vendor_https;
