@@ -254,7 +254,7 @@ async fn set(session: &Session, format: Format, args: SetArgs) -> Result<()> {
     };
     let answer = connect::change(|| {
         let (mut client, request) = (session.firmware(), request.clone());
-        async move { client.update_firmware(request).await }
+        async move { Box::pin(client.update_firmware(request)).await }
     });
     let answer = answer.await.map_err(|failure| Problem::call(what, session.gateway(), &failure))?;
     let update = answer.firmware.unwrap_or_default();
