@@ -8,6 +8,10 @@ use lockstep_proto::filesync::v1::{
     CancelUploadRequest, CheckSpaceRequest, DeleteFilesRequest, File, GetUploadRequest, MoveFileRequest,
     NewFile, Placement, RegisterFilesRequest, SeenFile, UpdatePlacementRequest, placement::Scope,
 };
+use lockstep_proto::gateway::v1::{
+    Cell, ExplainFileRequest, ListRowsRequest, ListServersRequest,
+    cell::{KeptState, State},
+};
 use tonic::Status;
 
 use crate::{
@@ -54,6 +58,20 @@ async fn place_as(
     Ok(catalog.files().update_placement(request).await?.into_inner().files)
 }
 
+/// What the matrix says of a file: state, reason, and whether a copy is kept, of each server in turn.
+async fn shown(mesh: &Mesh, path: &str) -> Vec<(State, String, KeptState)> {
+    let cells = mesh.row(path).await.map(|row| row.cells).unwrap_or_default();
+    let told = |cell: Cell| {
+        let reason = cell.failure.as_ref().map_or_else(String::new, |failure| failure.reason.clone());
+        (cell.state(), reason, cell.kept_state())
+    };
+    cells.into_iter().map(told).collect()
+}
+
+fn in_sync() -> (State, String, KeptState) {
+    (State::InSync, String::new(), KeptState::Unspecified)
+}
+
 fn is_on(mesh: &Mesh, server: &str, path: &str) -> bool {
     mesh.transfer(server).join(path).exists()
 }
@@ -76,6 +94,8 @@ async fn what_is_meant_for_its_origin_is_not_copied_and_copies_stay() {
     assert_eq!(file.placement, Some(only(Reason::OptionOff)));
     followed(&mesh, &caller).await;
     assert!(is_on(&mesh, "s1", "fw/a") && !is_on(&mesh, "s2", "fw/a"));
+    let absent = (State::NotEligible, "OPTION_OFF".to_owned(), KeptState::Absent);
+    assert_eq!(shown(&mesh, "fw/a").await, [in_sync(), absent]);
 
     // Any server can be asked; a repeated request changes nothing.
     let id = uuid();
@@ -97,8 +117,52 @@ async fn what_is_meant_for_its_origin_is_not_copied_and_copies_stay() {
     followed(&mesh, &caller).await;
     assert!(is_on(&mesh, "s2", "fw/a"), "copies stay");
     assert!(!is_on(&mesh, "s3", "fw/a"), "no new ones are made");
+    let (reason, state) = ("PROTOCOL_NOT_WEBDAV".to_owned(), State::NotEligible);
+    let (keeps, lacks) = ((state, reason.clone(), KeptState::Kept), (state, reason, KeptState::Absent));
+    assert_eq!(shown(&mesh, "fw/a").await, [in_sync(), keeps.clone(), lacks.clone()]);
+    let list = ListRowsRequest {
+        states: vec![state.into()],
+        server_ids: vec!["s3".to_owned()],
+        ..Default::default()
+    };
+    let rows = caller.matrix().list_rows(list).await.expect("lists").into_inner().rows;
+    assert_eq!(rows.iter().map(|row| row.path.as_str()).collect::<Vec<_>>(), ["fw/a"]);
+    let explain = ExplainFileRequest { path: "fw/a".to_owned(), server_ids: Vec::new() };
+    let told = caller
+        .matrix()
+        .explain_file(explain)
+        .await
+        .expect("explained")
+        .into_inner()
+        .explanation
+        .expect("one");
+    assert!(told.summary.contains("verified on 1 of 1 server"), "{}", told.summary);
+    let message = |server: &str| {
+        told.copies.iter().find(|copy| copy.server_id == server).map(|copy| copy.message.clone())
+    };
+    let said = message("s2").expect("a copy");
+    assert!(said.starts_with("s2 keeps a copy, verified; ") && said.contains("none of UMS WebDAV"), "{said}");
+    let servers = caller
+        .matrix()
+        .list_servers(ListServersRequest::default())
+        .await
+        .expect("lists")
+        .into_inner()
+        .servers;
+    for server in servers {
+        assert_eq!(server.in_sync_count, server.file_count, "{server:?}");
+        assert_eq!(
+            (server.exception_count, server.pending_count, server.failed_count),
+            (0, 0, 0),
+            "{server:?}"
+        );
+    }
     mesh.restart("s2").await;
     mesh.ready().await;
+    eventually("s2 still keeps it", async || {
+        shown(&mesh, "fw/a").await == [in_sync(), keeps.clone(), lacks.clone()]
+    })
+    .await;
     let moved = MoveFileRequest {
         path: "fw/a".to_owned(),
         new_path: "fw/b".to_owned(),
@@ -116,6 +180,10 @@ async fn what_is_meant_for_its_origin_is_not_copied_and_copies_stay() {
         .await;
     }
     assert!(!is_on(&mesh, "s3", "fw/b"));
+    eventually("the matrix says so", async || {
+        shown(&mesh, "fw/b").await == [in_sync(), keeps.clone(), lacks.clone()]
+    })
+    .await;
 
     // Changing back makes the missing copies.
     let back = place(&mesh, "s1", seen(&[&moved]), all()).await.expect("placed").remove(0);
@@ -154,6 +222,11 @@ async fn a_kept_copy_that_is_lost_is_not_made_again() {
     eventually("it is set aside", async || !is_on(&mesh, "s2", "k/rotten")).await;
     followed(&mesh, &caller).await;
     assert!(!is_on(&mesh, "s2", "k/lost"), "no new copy is made");
+    for path in ["k/lost", "k/rotten"] {
+        let lacks = (State::NotEligible, "TARGET_NOT_WEBDAV".to_owned(), KeptState::Absent);
+        eventually("the matrix says so", async || shown(&mesh, path).await == [in_sync(), lacks.clone()])
+            .await;
+    }
     for path in ["k/lost", "k/rotten"] {
         assert!(is_on(&mesh, "s1", path), "its origin has it");
     }

@@ -1,6 +1,7 @@
 //! The words of the command line. Nothing is done here.
 
 mod change;
+pub(crate) mod firmware;
 pub(crate) mod show;
 pub(crate) mod store;
 pub(crate) mod sync;
@@ -123,6 +124,14 @@ pub(crate) enum Command {
     /// Show the servers.
     #[command(subcommand)]
     Server(ServerCommand),
+    /// Check for firmware updates, download, import, edit and delete them, and see which servers hold them.
+    #[command(subcommand)]
+    Firmware(firmware::FirmwareCommand),
+    /// Show or change what governs firmware in the whole installation.
+    #[command(
+        after_help = "Examples:\n  lockstep settings\n  lockstep settings set --firmware-synchronization on"
+    )]
+    Settings(firmware::SettingsArgs),
     /// Print the completion of a shell.
     #[command(
         after_help = "Examples:\n  lockstep completion bash > /etc/bash_completion.d/lockstep\n  lockstep completion zsh > \"${fpath[1]}/_lockstep\"\n  lockstep completion fish > ~/.config/fish/completions/lockstep.fish"

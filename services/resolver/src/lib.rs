@@ -1,60 +1,101 @@
 //! The resolver: tells each device which server to download from.
 //!
-//! Owns what people say of a server (display name, site, public address). Refuses to own who holds what: it watches the
-//! servers. It keeps nothing on disk, so any number of instances may run anywhere.
+//! Owns the choice (R47 to R54), and what people say of a server: display name, site, host name, ports and their public
+//! counterparts. Refuses to own who holds what: it watches the servers, as the gateway does, through the same library. It
+//! keeps nothing on disk, so any number of instances may run anywhere, and each answers alike.
 //!
 //! ```text
-//! registry ──head──▶ watch ──▶ condition "registry" ──▶ health        run: the real adapters
+//! filesync ──reports──▶ ┌─────────────────────┐ ──view──▶ domain::resolve ──▶ grpc::connection_service ──▶ devices' servers
+//! registry ──records──▶ │ lockstep-replicas   │
+//!          ◀──commit─── └─ engine::servers ◀──┘◀────────── grpc::server_service ◀── people
+//!
+//! domain: holders (who holds all of it) · choose (which of them) · reach (its addresses) · connection (the data)  (pure)
 //! ```
 //!
-//! It is a process with identity, health and reflection; its calls come with the connection data for devices.
-//!
 //! Invariants
-//! 1. Ready only while the registry answers.
-//! 2. Nobody without a certificate of the installation is answered.
+//! 1. A server is offered only for bytes that it holds, verified, at the registered revision; else nobody is (R48, R51).
+//! 2. Host and ports of an answer are of one server, at one position of the registry, which the answer names (R49, R54).
+//! 3. The same question at the same state has the same answer on every instance (R50).
+//! 4. An answer waits for nobody: it comes from memory, also while servers or the registry are away.
+//! 5. Ready only when the registry was read.
 
+pub mod adapters;
 pub mod config;
+pub mod domain;
+pub mod engine;
+pub mod grpc;
+pub mod ports;
 
-use lockstep_chassis::{App, Connection, Drain, Health, Process, StartError};
+use lockstep_chassis::{App, Channels, Connection, Drain, Health, Process, SealKey, StartError};
+use lockstep_model::clock::{Entropy, SystemEntropy};
+use lockstep_proto::resolver::v1::{
+    connection_service_server::ConnectionServiceServer, server_service_server::ServerServiceServer,
+};
 use lockstep_registry::{CachedMembers, Registry};
+use lockstep_replicas::{GrpcReports, OnlyWatch};
 use tokio_stream::Stream;
 
 pub use config::Config;
 
-/// Met while the registry answers.
-const REGISTRY: &str = "registry";
+use crate::{
+    adapters::clocks_none::NoClocks,
+    engine::{Board, resolver::Resolver, servers::Servers},
+    grpc::{connection_service::Connections, server_service::ServerDescriptions},
+    ports::Clocks,
+};
+
+/// What the resolver is made of, besides its incoming connections.
+#[derive(Clone, Debug)]
+pub struct Parts<R, C, E> {
+    /// What should exist.
+    pub registry: R,
+    /// Ways to the servers.
+    pub channels: Channels,
+    /// Whose clock is right.
+    pub clocks: C,
+    /// The key of stored passwords.
+    pub password_key: Option<SealKey>,
+    /// The health of the process; the condition `registry` is set here.
+    pub health: Health,
+    /// The end of the process.
+    pub drain: Drain,
+    /// Jitter.
+    pub entropy: E,
+}
+
 /// Runs the service with the real adapters until it is told to stop.
 ///
 /// # Errors
-/// [`StartError`] if the registry cannot be opened.
+/// [`StartError`] if the registry cannot be opened, or the key of stored passwords cannot be used.
 pub async fn run(config: Config, process: Process) -> Result<(), StartError> {
+    let password_key = config.password_key.as_deref().map(SealKey::read).transpose()?;
     let opened = config.registry.open();
     let registry = opened.map_err(|error| {
         StartError::of(format!("the registry {} cannot be opened", config.registry), &error)
     })?;
-    let Process { drain, health, incoming, .. } = process;
-    serve(registry, health, incoming, drain).await
+    let Process { drain, health, incoming, channels, .. } = process;
+    let parts =
+        Parts { registry, channels, clocks: NoClocks, password_key, health, drain, entropy: SystemEntropy };
+    serve(parts, incoming).await
 }
 
-/// Serves over any registry and any connections, until the drain.
+/// Serves over any registry, channels, clocks and connections, until the drain.
 ///
 /// # Errors
 /// [`StartError`] if the contract lacks the description of what is served.
-pub async fn serve<R: Registry>(
-    registry: R,
-    health: Health,
+pub async fn serve<R: Registry, C: Clocks, E: Entropy>(
+    parts: Parts<R, C, E>,
     incoming: impl Stream<Item = impl Connection>,
-    drain: Drain,
 ) -> Result<(), StartError> {
-    health.set(REGISTRY, false);
-    let members = CachedMembers::new(registry.clone());
-    let (told, ended) = (health.clone(), drain.clone());
-    drain.spawn("registry", async move {
-        tokio::select! {
-            biased;
-            () = lockstep_registry::probe(registry, |answers| told.set(REGISTRY, answers)) => {}
-            () = ended.started() => {}
-        }
-    });
-    App::new("resolver", members, health).serve(incoming, &drain).await
+    let Parts { registry, channels, clocks, password_key, health, drain, entropy } = parts;
+    let board = Board::new();
+    let process = lockstep_replicas::Process { health: &health, drain: &drain, entropy: &entropy };
+    lockstep_replicas::start(&registry, GrpcReports::new(channels), &board, process, OnlyWatch);
+    let resolver = Resolver::new(board.clone(), clocks, password_key);
+    let servers = Servers::new(registry.clone(), board);
+    App::new("resolver", CachedMembers::new(registry), health)
+        .add(ConnectionServiceServer::new(Connections::new(resolver)))
+        .add(ServerServiceServer::new(ServerDescriptions::new(servers)))
+        .serve(incoming, &drain)
+        .await
 }

@@ -1,5 +1,6 @@
 //! What is known right now, in memory: read by everybody, written after the index has it.
 
+mod ages;
 mod left;
 mod room;
 mod state;
@@ -306,21 +307,6 @@ impl Board {
     /// Bytes of all copies, each counted as at least so many.
     pub fn held_bytes(&self, least: u64) -> u64 {
         self.state().held.values().map(|held| held.stat.size_bytes.max(least)).sum()
-    }
-
-    /// Every copy was compared with its record since then.
-    pub fn compared(&self, since: Instant) {
-        self.change(|state| state.compared = Some(since));
-    }
-
-    /// Since when every copy was compared with its record; `None` if this process did not come to all of them yet.
-    pub fn compared_since(&self) -> Option<Instant> {
-        self.state().compared
-    }
-
-    /// Every copy was read and hashed again since then.
-    pub fn hashed(&self, since: Instant) {
-        self.change(|state| state.hashed = Some(since));
     }
 
     /// How many files are not held.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Engine,
-    uploads::{Complete, Known, Progress, State, staged_of},
+    uploads::{Audience, Complete, Known, Progress, State, staged_of},
 };
 use crate::{
     domain::{error::FileError, held::StagedName},
@@ -125,6 +125,24 @@ impl<P: Ports> Engine<P> {
             let (upload, touched) = (upload.clone(), Instant::now());
             let known = Known { upload, touched, safe_bytes: committed_bytes, state };
             self.uploads().insert(known.upload.id, known);
+        }
+        Ok(())
+    }
+
+    /// Completes uploads whose bytes were all safe before this process began: whoever was told so may commit them (I11).
+    pub(super) async fn resume_complete(&self, caller: &str, ids: &[UploadId]) -> Result<(), FileError> {
+        for id in ids {
+            let is_whole = |known: &&Known| {
+                let size_bytes = known.upload.size_bytes;
+                known.upload.caller == caller
+                    && matches!(known.state, State::Resting { committed_bytes, .. } if committed_bytes == size_bytes)
+            };
+            let whole = self.uploads().get(id).filter(is_whole).map(|known| known.upload.clone());
+            if let Some(upload) = whole {
+                let size_bytes = upload.size_bytes;
+                let writer = self.begin_upload(upload, size_bytes, Audience::OriginOnly).await?;
+                self.end_upload(writer).await?;
+            }
         }
         Ok(())
     }

@@ -201,7 +201,7 @@ impl<P: Ports> Engine<P> {
         if wanted.size_bytes > SMALL_BYTES_MAX {
             writes.push(Write::Groups(digest, groups));
         }
-        writes.push(Write::Hold(path.clone(), Held { file_id, revision, digest, stat }));
+        writes.push(Write::Hold(path, Held { file_id, revision, digest, stat }));
         writes.push(self.not_missing(wanted));
         writes
     }

@@ -345,24 +345,6 @@ impl<P: Ports> Engine<P> {
         }
     }
 
-    /// Completes uploads whose bytes were all safe before this process began: whoever was told so may commit them (I11).
-    pub(super) async fn resume_complete(&self, caller: &str, ids: &[UploadId]) -> Result<(), FileError> {
-        for id in ids {
-            let is_whole = |known: &&Known| {
-                let size_bytes = known.upload.size_bytes;
-                known.upload.caller == caller
-                    && matches!(known.state, State::Resting { committed_bytes, .. } if committed_bytes == size_bytes)
-            };
-            let whole = self.uploads().get(id).filter(is_whole).map(|known| known.upload.clone());
-            if let Some(upload) = whole {
-                let size_bytes = upload.size_bytes;
-                let writer = self.begin_upload(upload, size_bytes, Audience::OriginOnly).await?;
-                self.end_upload(writer).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Gives complete uploads of `caller` to a commit, all or none.
     pub(super) fn claim_uploads(&self, caller: &str, ids: &[UploadId]) -> Result<Vec<Complete>, FileError> {
         let mut uploads = self.uploads();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lockstep_model::{Fault, Metadata, Reason, ServerId};
+use lockstep_model::{Fault, FirmwareId, Metadata, Reason, ServerId};
 use lockstep_registry::RegistryError;
 
 use crate::domain::view::Expired;
@@ -22,6 +22,12 @@ pub enum MatrixError {
     /// The token is from another life of the gateway or another call, or what came after it is forgotten.
     #[error("the watch cannot go on from this token")]
     Expired,
+    /// There is no such firmware update.
+    #[error("no firmware update {firmware}")]
+    UnknownFirmware {
+        /// Its id.
+        firmware: FirmwareId,
+    },
     /// A filter names a server that never announced itself.
     #[error("no server {server} has announced itself")]
     UnknownServer {
@@ -35,12 +41,14 @@ impl Fault for MatrixError {
         match self {
             Self::Unread | Self::Unavailable { .. } => Reason::RegistryUnavailable,
             Self::Expired => Reason::ResumeTokenExpired,
+            Self::UnknownFirmware { .. } => Reason::FirmwareNotFound,
             Self::UnknownServer { .. } => Reason::ServerUnknown,
         }
     }
 
     fn metadata(&self) -> Metadata {
         match self {
+            Self::UnknownFirmware { firmware } => vec![("firmware_id", firmware.to_string())],
             Self::UnknownServer { server } => vec![("server_id", server.to_string())],
             _ => Vec::new(),
         }
@@ -52,6 +60,7 @@ impl Fault for MatrixError {
 
     fn resource(&self) -> Option<(&'static str, String)> {
         match self {
+            Self::UnknownFirmware { firmware } => Some(("firmware update", firmware.to_string())),
             Self::UnknownServer { server } => Some(("server", server.to_string())),
             _ => None,
         }

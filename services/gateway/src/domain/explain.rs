@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use lockstep_model::{Reason, Revision, ServerId};
+use lockstep_model::{Reason, Revision, ServerId, record::Placement};
 
 use crate::domain::{
     Moment,
     cause::Cause,
-    cell::{Cell, CellState, cell},
+    cell::{Asked, Cell, CellState, cell},
     learned::Learned,
     report::Report,
     server::Server,
@@ -41,6 +41,8 @@ pub struct Record {
     pub size_bytes: u64,
     /// The server it was registered on.
     pub origin: ServerId,
+    /// Which servers should hold it.
+    pub placement: Placement,
     /// BLAKE3, as text; empty if it was not read.
     pub digest: String,
     /// When it was registered, in seconds and nanoseconds of Unix time, by the clock of its origin.
@@ -118,12 +120,13 @@ impl Copy {
 pub fn explain_copy(
     id: &ServerId,
     server: &Server,
-    (path, revision, size_bytes): (&str, Revision, u64),
+    (asked, size_bytes): (Asked<'_>, u64),
     learned: &Learned,
     alone: bool,
     now: Moment,
 ) -> Copy {
-    let cell = cell(server, path, revision, now);
+    let Asked { path, revision, .. } = asked;
+    let cell = cell(server, asked, now);
     let cause = |otherwise: &str| {
         cell.cause.as_ref().map_or_else(|| otherwise.to_owned(), |cause| cause.message.clone())
     };
@@ -132,6 +135,13 @@ pub fn explain_copy(
         ..Copy::of(id)
     };
     match cell.state {
+        CellState::NotEligible if server.excluded.is_none() => {
+            copy.message = match cell.is_kept {
+                Some(true) => format!("{id} keeps a copy, verified; {}", cause("it is not meant for it")),
+                Some(false) => format!("{id} has no copy; {}", cause("it is not meant for it")),
+                None => cause("it is not meant for it"),
+            };
+        }
         CellState::NotEligible => {
             copy.message = format!("{id} takes no part: {}", cause("it is excluded"));
         }

@@ -7,6 +7,7 @@ pub mod cursor;
 pub mod error;
 pub mod explain;
 pub mod filter;
+pub mod firmware;
 pub mod learned;
 pub mod route;
 pub mod run;

@@ -151,11 +151,11 @@ pub fn progress(view: &View, run: &Run, now: Moment) -> RunProgress {
         return RunProgress { hindrances: foreign(view, run), ..RunProgress::ended(RunState::Waiting) };
     }
     let scope = Scope { prefix: &run.path_prefix, through: run.target };
-    let files = scope.file_count(records);
     let mut found = RunProgress::ended(RunState::Waiting);
     let (mut moves, mut longest) = (false, Some(Duration::ZERO));
     for (id, server) in in_scope(view, run) {
-        let lack = lack(records, server, scope).filter(|_| whole_state(server).is_none());
+        let files = scope.meant_count(records, id);
+        let lack = lack(records, (id, server), scope).filter(|_| whole_state(server).is_none());
         let left = match &lack {
             Some(lack) => {
                 let rate = server.report.as_ref().map_or(0, |report| rate(report, now));
@@ -246,7 +246,7 @@ fn hinder(
     });
     let failed = named(records, report)
         .filter(|(path, file)| scope.holds(path, file))
-        .filter(|(path, file)| state(server, path, file.revision) == CellState::Failed)
+        .filter(|(path, file)| state(server, file.asked(path, id)) == CellState::Failed)
         .filter_map(|(path, _)| {
             let (exception, said) = report.exceptions.get(&**path)?;
             let cause = exception.cause.clone();

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use lockstep_model::{Reason, Revision};
+use lockstep_model::{Reason, Revision, ServerId};
 
 use crate::domain::{
     cell::{CellState, last_said},
@@ -28,21 +28,25 @@ impl Scope<'_> {
         file.revision <= self.through && path.starts_with(self.prefix)
     }
 
-    /// How many files it has. With a prefix each of them is looked at.
-    pub fn file_count(&self, records: &Records) -> usize {
+    /// How many files of it are meant for a server. With a prefix each of them is looked at.
+    pub fn meant_count(&self, records: &Records, id: &ServerId) -> usize {
         if self.prefix.is_empty() {
-            return records.file_count().saturating_sub(records.above(self.through).files);
+            return records.meant_count(id).saturating_sub(records.meant_above(id, self.through).files);
         }
-        records.files_after(self.prefix, "").filter(|(_, file)| file.revision <= self.through).count()
+        let below = records.files_after(self.prefix, "").filter(|(_, file)| file.revision <= self.through);
+        below.filter(|(_, file)| file.is_meant_for(id)).count()
     }
 
-    /// The files of it above `applied`.
-    fn beyond(&self, records: &Records, applied: Revision) -> Sum {
+    /// The files of it above `applied` that are meant for a server.
+    fn beyond(&self, records: &Records, id: &ServerId, applied: Revision) -> Sum {
         if self.prefix.is_empty() {
-            return records.above(applied).without(records.above(self.through.max(applied)));
+            return records
+                .meant_above(id, applied)
+                .without(records.meant_above(id, self.through.max(applied)));
         }
         let later = records.between(applied, self.through).filter(|path| path.starts_with(self.prefix));
-        later.filter_map(|path| records.file(path)).fold(Sum::default(), |sum, file| sum.and(file.size_bytes))
+        let meant = later.filter_map(|path| records.file(path)).filter(|file| file.is_meant_for(id));
+        meant.fold(Sum::default(), |sum, file| sum.and(file.size_bytes))
     }
 }
 
@@ -69,19 +73,21 @@ impl Lack {
 }
 
 /// What `server` lacks of `scope`; `None` if nothing is known of its copies.
-pub fn lack(records: &Records, server: &Server, scope: Scope<'_>) -> Option<Lack> {
+pub fn lack(records: &Records, (id, server): (&ServerId, &Server), scope: Scope<'_>) -> Option<Lack> {
     let report = server.report.as_ref().filter(|report| report.unverifiable().is_none())?;
     let applied = report.summary.position.revision;
-    let beyond = scope.beyond(records, applied);
+    let beyond = scope.beyond(records, id, applied);
     let mut lack = Lack { pending: beyond.files, remaining_bytes: beyond.bytes, ..Lack::default() };
     let mut oldest: Option<(Revision, &Arc<str>)> = None;
-    for (path, file) in named(records, report).filter(|(path, file)| scope.holds(path, file)) {
+    for (path, file) in
+        named(records, report).filter(|(path, file)| scope.holds(path, file) && file.is_meant_for(id))
+    {
         if file.revision > applied {
             lack.pending = lack.pending.saturating_sub(1);
             lack.remaining_bytes = lack.remaining_bytes.saturating_sub(file.size_bytes);
         }
         let copied = report.summary.transfers.get(&**path).map_or(0, |transfer| transfer.copied_bytes);
-        let bytes = match last_said(server, path, file.revision) {
+        let bytes = match last_said(server, file.asked(path, id)) {
             Some(CellState::Copying) => {
                 lack.copying += 1;
                 file.size_bytes.saturating_sub(copied)
@@ -100,8 +106,9 @@ pub fn lack(records: &Records, server: &Server, scope: Scope<'_>) -> Option<Lack
         oldest = oldest.into_iter().chain([(file.revision, path)]).min();
     }
     let first = records.between(applied, scope.through).find_map(|path| {
-        let file = records.file(path).filter(|_| path.starts_with(scope.prefix))?;
-        (last_said(server, path, file.revision) != Some(CellState::InSync)).then_some((file.revision, path))
+        let file =
+            records.file(path).filter(|file| path.starts_with(scope.prefix) && file.is_meant_for(id))?;
+        (last_said(server, file.asked(path, id)) != Some(CellState::InSync)).then_some((file.revision, path))
     });
     oldest = oldest.into_iter().chain(first).min();
     lack.oldest = oldest.map(|(revision, path)| (revision, path.clone()));

@@ -11,7 +11,7 @@ use crate::domain::{
     learned::Learned,
     pace::time_left,
     records::Records,
-    report::{Condition, Transfer},
+    report::{Condition, Progress, Report, Transfer},
     server::Server,
     standing::{Lack, Scope, lack},
 };
@@ -49,7 +49,7 @@ pub struct Summary {
     pub exception_count: usize,
     /// Registered files that are verified on it.
     pub in_sync_count: usize,
-    /// Registered files in all.
+    /// Registered files that are meant for it.
     pub file_count: usize,
     /// What concerns the whole server, with its age now.
     pub conditions: Vec<Condition>,
@@ -92,11 +92,11 @@ pub(crate) fn summary(
     let position = report.map(|report| report.summary.position);
     let since = report.map_or(Duration::ZERO, |report| now.saturating_sub(report.received));
     let aged = |condition: &Condition| Condition { age: condition.age + since, ..condition.clone() };
-    let known = lack(records, server, Scope { prefix: "", through: head });
+    let known = lack(records, (id, server), Scope { prefix: "", through: head });
     let in_sync = known
         .as_ref()
         .filter(|_| state == ServerState::Ready)
-        .map_or(0, |lack| records.file_count().saturating_sub(lack.files()));
+        .map_or(0, |lack| records.meant_count(id).saturating_sub(lack.files()));
     let lack = known.unwrap_or_default();
     let transfers: Vec<(String, Transfer, Copying)> = report.map_or_else(Vec::new, |report| {
         let running = report.summary.transfers.iter();
@@ -118,9 +118,9 @@ pub(crate) fn summary(
         cause: cause.cloned(),
         position,
         lag_count: head.0.saturating_sub(position.map_or(0, |position| position.revision.0)),
-        exception_count: report.map_or(0, |report| report.exceptions.len()),
+        exception_count: report.map_or(0, missing_count),
         in_sync_count: in_sync,
-        file_count: records.file_count(),
+        file_count: records.meant_count(id),
         conditions: report.map_or_else(Vec::new, |r| r.summary.conditions.iter().map(aged).collect()),
         transfers,
         oldest,
@@ -135,6 +135,11 @@ pub(crate) fn summary(
         mode: server.record.mode.to_string(),
         filesync_uri: server.record.filesync.clone(),
     }
+}
+
+/// How many files it named as missing.
+fn missing_count(report: &Report) -> usize {
+    report.exceptions.values().filter(|(exception, _)| exception.progress != Progress::Kept).count()
 }
 
 /// Whether it takes part and was not heard for so long that it may be gone for good (R17).

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::domain::{
     Moment,
     cause::Cause,
-    cell::{Cell, CellState, cell},
+    cell::{Asked, Cell, CellState, cell},
     cursor::Cursor,
     filter::Filter,
     records::{Change, Records},
@@ -38,9 +38,14 @@ fn reporting(batch: Batch) -> Server {
     server
 }
 
+/// The file `a`, registered at revision 5, for a server that should hold it.
+fn asked() -> Asked<'static> {
+    Asked { path: "a", revision: Revision(5), elsewhere: None }
+}
+
 /// The cell of the file `a`, registered at revision 5, ten seconds later.
 fn shown(server: &Server) -> Cell {
-    cell(server, "a", Revision(5), Duration::from_secs(10))
+    cell(server, asked(), Duration::from_secs(10))
 }
 
 fn with_exception(applied: u64, revision: u64, progress: Progress) -> Batch {
@@ -245,7 +250,7 @@ fn the_cell_rule_is_this_table() {
                 None => (state, reason.clone()),
             };
             assert_eq!((cell.state, cell.cause.map(|cause| cause.reason)), (expected, why), "{row}");
-            assert_eq!(crate::domain::cell::state(&server, "a", Revision(5)), expected, "{row}");
+            assert_eq!(crate::domain::cell::state(&server, asked()), expected, "{row}");
             let last = (expected == CellState::Unreachable).then_some(state);
             assert_eq!(cell.last_known, last, "{row}");
             // An age goes with what was verified and with who fell silent; a next try with what is missing.

@@ -4,13 +4,14 @@ mod rows;
 
 use std::collections::BTreeSet;
 
-use lockstep_model::{Position, Revision, ServerId};
-use lockstep_replicas::{Copies, Live, Touched};
+use lockstep_model::{FirmwareId, Position, Revision, ServerId, firmware::FIRMWARE};
+use lockstep_replicas::{Copies, Further, Live, Touched};
 
 use crate::domain::{
     Moment,
     changes::{ChangeLog, RING_PATHS_MAX},
     error::MatrixError,
+    firmware::{FirmwareRow, Updates},
     learned::Learned,
     records::Records,
     server::{Server, Touch},
@@ -29,11 +30,18 @@ const SUMMARY_BYTES: usize = 2 << 10;
 #[derive(Clone, Debug, Default)]
 pub struct View {
     copies: Copies,
+    updates: Updates,
     changes: ChangeLog,
     learned: Learned,
 }
 
 impl Live for View {
+    const FURTHER: &'static [&'static str] = &[FIRMWARE];
+
+    fn further(&mut self, record: Further) {
+        self.updates.apply(&record);
+    }
+
     fn copies(&self) -> &Copies {
         &self.copies
     }
@@ -48,6 +56,7 @@ impl Live for View {
                 Touched::Anew(gone) => {
                     gone.into_iter().for_each(|path| self.changes.remove(path));
                     self.learned = Learned::default();
+                    self.updates.clear();
                     self.changes.change_all();
                 }
                 Touched::File(path) => {
@@ -112,6 +121,24 @@ impl View {
         match servers.iter().find(|server| !self.copies.servers().contains_key(server)) {
             Some(server) => Err(MatrixError::UnknownServer { server: server.clone() }),
             None => Ok(()),
+        }
+    }
+
+    /// Rows of firmware updates after the id `after`, or only that of `only`, `wanted` at most; and whether there are more.
+    ///
+    /// # Errors
+    /// [`MatrixError::UnknownFirmware`], [`MatrixError::Unread`] before anything is known.
+    pub fn firmware_rows(
+        &self,
+        only: Option<FirmwareId>,
+        after: Option<FirmwareId>,
+        wanted: usize,
+        now: Moment,
+    ) -> Result<(Vec<FirmwareRow>, bool), MatrixError> {
+        self.position().ok_or(MatrixError::Unread)?;
+        match only.filter(|only| !self.updates.knows(only)) {
+            Some(firmware) => Err(MatrixError::UnknownFirmware { firmware }),
+            None => Ok(self.updates.rows(&self.copies, only, after, wanted, now)),
         }
     }
 

@@ -13,6 +13,7 @@ use lockstep_registry::{Record as Stored, Registry};
 use crate::{
     domain::{
         cause::Cause,
+        cell::Asked,
         error::MatrixError,
         explain::{Copy, Explanation, Loose, Record, Registered, explain_copy, explain_loose, explanation},
         view::View,
@@ -69,6 +70,7 @@ fn registered(
         revision: file.revision,
         size_bytes: file.size_bytes,
         origin: (*file.origin).clone(),
+        placement: file.placement,
         digest: String::new(),
         registered: None,
         changed_by: String::new(),
@@ -95,6 +97,7 @@ fn told(stored: &Stored) -> Result<Registered, MatrixError> {
         revision: stored.revision,
         size_bytes: body.size_bytes,
         origin: body.origin,
+        placement: body.placement,
         digest: body.digest.to_string(),
         registered: Some((time.as_second(), time.subsec_nanosecond())),
         // The caller; the id of its request says nothing to a person.
@@ -116,10 +119,14 @@ fn copies(
 ) -> Vec<Copy> {
     let Some((_, learned)) = view.records() else { return Vec::new() };
     let alone = view.member_count() < 2;
-    let file = (path.as_str(), record.revision, record.size_bytes);
+    let asked = |id: &ServerId| Asked {
+        path: path.as_str(),
+        revision: record.revision,
+        elsewhere: record.placement.excludes(id, &record.origin),
+    };
     view.servers()
         .filter(|(id, _)| servers.is_empty() || servers.contains(id))
-        .map(|(id, server)| explain_copy(id, server, file, learned, alone, now))
+        .map(|(id, server)| explain_copy(id, server, (asked(id), record.size_bytes), learned, alone, now))
         .collect()
 }
 

@@ -7,11 +7,11 @@ use lockstep_chassis::{
     status::{self, OrStatus as _},
     watch::BoxStream,
 };
-use lockstep_model::Incarnation;
+use lockstep_model::{FirmwareId, Incarnation};
 use lockstep_proto::gateway::v1::{
-    ExplainFileRequest, ExplainFileResponse, ListRowsRequest, ListRowsResponse, ListServersRequest,
-    ListServersResponse, WatchRowsRequest, WatchRowsResponse, list_servers_response::Scheduling,
-    matrix_service_server::MatrixService,
+    ExplainFileRequest, ExplainFileResponse, ListFirmwareRowsRequest, ListFirmwareRowsResponse,
+    ListRowsRequest, ListRowsResponse, ListServersRequest, ListServersResponse, WatchRowsRequest,
+    WatchRowsResponse, list_servers_response::Scheduling, matrix_service_server::MatrixService,
 };
 use lockstep_registry::Registry;
 use tonic::{Request, Response};
@@ -21,6 +21,7 @@ use crate::{
         cursor::Cursor,
         error::MatrixError,
         filter::Filter,
+        firmware::FirmwareRow,
         view::{Row, View},
     },
     engine::{Board, explain::explain},
@@ -33,6 +34,7 @@ use crate::{
 
 /// The names that bind tokens to the call that made them.
 const ROWS: &str = "rows";
+const FIRMWARE: &str = "firmware";
 const SERVERS: &str = "servers";
 const WATCH: &str = "watch";
 
@@ -160,9 +162,35 @@ impl<R: Registry, P: Replicas> MatrixService for Matrix<R, P> {
 
     async fn list_firmware_rows(
         &self,
-        _: Request<lockstep_proto::gateway::v1::ListFirmwareRowsRequest>,
-    ) -> tonic::Result<Response<lockstep_proto::gateway::v1::ListFirmwareRowsResponse>> {
-        todo!()
+        request: Request<ListFirmwareRowsRequest>,
+    ) -> tonic::Result<Response<ListFirmwareRowsResponse>> {
+        let mut fields = Fields::of(request.into_inner());
+        let ListFirmwareRowsRequest { firmware_id, page_size: size, page_token } = fields.request().clone();
+        let size = fields.take(page_size(size));
+        let only = match firmware_id.is_empty() {
+            true => Some(None),
+            false => fields.parse::<FirmwareId>("firmware_id", |r| &r.firmware_id).map(Some),
+        };
+        let (only, size) = fields.finish(only.zip(size))?;
+        let after = opened(&page_token, &[FIRMWARE, &firmware_id])?.parse().ok();
+
+        let ((rows, more), position) = self
+            .board
+            .read(|view| {
+                let position = view.position().ok_or(MatrixError::Unread)?;
+                Ok::<_, MatrixError>((view.firmware_rows(only, after, size, self.board.now())?, position))
+            })
+            .or_status()?;
+
+        let last = rows.last().filter(|_| more);
+        let next_page_token = last
+            .map_or_else(String::new, |row| PageToken::seal(&row.id.to_string(), &[FIRMWARE, &firmware_id]));
+        let rows = rows.into_iter().map(FirmwareRow::into_wire).collect();
+        Ok(Response::new(ListFirmwareRowsResponse {
+            rows,
+            next_page_token,
+            position: Some(wire::position(position)),
+        }))
     }
 
     async fn explain_file(

@@ -15,6 +15,7 @@ pub use lockstep_replicas::wire::{position, position_from};
 
 use crate::domain::{
     cell::{Cell, CellState, Copying},
+    firmware::{FirmwareCell, FirmwareRow},
     report::{Condition, Transfer},
     summary::{ServerState, Summary},
     view::Row,
@@ -37,6 +38,32 @@ impl Row {
     }
 }
 
+impl FirmwareRow {
+    /// For the contract.
+    pub fn into_wire(self) -> gateway::FirmwareRow {
+        gateway::FirmwareRow {
+            firmware_id: self.id.to_string(),
+            complete_server_ids: self.complete().map(ToString::to_string).collect(),
+            model: self.model,
+            version: self.version,
+            file_count: count(self.file_count),
+            total_bytes: number(self.total_bytes),
+            cells: self.cells.into_iter().map(|(id, cell)| firmware_cell_into(id.into(), cell)).collect(),
+        }
+    }
+}
+
+fn firmware_cell_into(server_id: String, cell: FirmwareCell) -> gateway::FirmwareCell {
+    gateway::FirmwareCell {
+        server_id,
+        state: state(cell.state).into(),
+        failure: cell.cause.map(|(cause, retry_delay)| failure(cause, retry_delay)),
+        verified_count: count(cell.verified_count),
+        copied_bytes: number(cell.copied_bytes),
+        time_left: cell.time_left.map(duration),
+    }
+}
+
 pub(super) fn cell_into(server_id: String, cell: Cell) -> gateway::Cell {
     let copying = cell.copying;
     gateway::Cell {
@@ -50,7 +77,12 @@ pub(super) fn cell_into(server_id: String, cell: Cell) -> gateway::Cell {
         age: cell.age.map(duration),
         copied_bytes: number(cell.copied_bytes),
         retry_delay: cell.retry_delay.map(duration),
-        kept_state: 0,
+        kept_state: match cell.is_kept {
+            None => cell::KeptState::Unspecified,
+            Some(false) => cell::KeptState::Absent,
+            Some(true) => cell::KeptState::Kept,
+        }
+        .into(),
     }
 }
 

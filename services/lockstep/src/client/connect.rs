@@ -12,6 +12,9 @@ use lockstep_chassis::{
 };
 use lockstep_model::{Identity, Kind, Metadata, Reason, ServerId};
 use lockstep_proto::{
+    catalog::v1::{
+        firmware_service_client::FirmwareServiceClient, settings_service_client::SettingsServiceClient,
+    },
     filesync::v1::{
         file_service_client::FileServiceClient, store_service_client::StoreServiceClient,
         upload_service_client::UploadServiceClient,
@@ -141,6 +144,16 @@ impl Session {
     /// The matrix.
     pub(crate) fn matrix(&self) -> MatrixServiceClient<Channel> {
         MatrixServiceClient::new(self.channel(Lane::Control))
+    }
+
+    /// Firmware updates.
+    pub(crate) fn firmware(&self) -> FirmwareServiceClient<Channel> {
+        FirmwareServiceClient::new(self.channel(Lane::Control))
+    }
+
+    /// The settings of the installation.
+    pub(crate) fn settings(&self) -> SettingsServiceClient<Channel> {
+        SettingsServiceClient::new(self.channel(Lane::Control))
     }
 
     /// Sync runs.

@@ -5,12 +5,16 @@ mod connect;
 mod events;
 mod events_diff;
 mod files;
+mod firmware;
+mod firmware_download;
+mod firmware_text;
 mod goal;
 mod in_place;
 mod progress;
 mod register;
 mod run;
 mod run_text;
+mod settings;
 mod shape;
 mod source;
 mod status;
@@ -56,6 +60,8 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Sync(args) => run::run(&session, format, args).await,
         Command::Events(args) => events::run(&session, format, args).await,
         Command::Status(args) => status::run(&session, format, args).await,
+        Command::Firmware(command) => firmware::run(&session, format, command).await,
+        Command::Settings(args) => settings::run(&session, format, args).await,
         Command::Server(ServerCommand::Ls) => status::servers(&session, format).await,
         // The other commands do not come here; see main.
         other => unreachable!("{other:?} is no client command"),

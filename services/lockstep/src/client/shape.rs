@@ -3,6 +3,7 @@
 
 mod event;
 mod explained;
+mod firmware;
 mod run;
 mod status;
 
@@ -18,8 +19,15 @@ use serde::Serialize;
 pub(crate) use self::{
     event::Event,
     explained::Explained,
+    firmware::{
+        Answer, Firmware, FirmwareRow, FirmwareRows, Offer, Offers, Settings, Updates, firmware_state,
+        protocol_name,
+    },
     run::{Run, Runs, Started, run_state},
-    status::{MissingCopy, Server, Servers, Status, cell_state, cell_words, clock_state, server_state},
+    status::{
+        MissingCopy, Server, Servers, Status, cell_state, cell_state_of, cell_words, clock_state,
+        server_state,
+    },
 };
 
 /// `file register`, `file ls`.
@@ -41,6 +49,8 @@ pub(crate) struct File<'a> {
     register_time: String,
     origin_server_id: &'a str,
     state: String,
+    placement: String,
+    placement_reason: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) delete_revision: Option<i64>,
 }
@@ -58,8 +68,19 @@ impl<'a> File<'a> {
             register_time: register_time(file),
             origin_server_id: &file.origin_server_id,
             state: word(file::State::try_from(file.state).map(|state| state.as_str_name()), "STATE_"),
+            placement: placement(file),
+            placement_reason: file.placement.as_ref().map_or("", |placement| placement.reason.as_str()),
             delete_revision: None,
         }
+    }
+}
+
+/// Which servers should hold a file. A server of an earlier version does not say, and means all.
+fn placement(file: &filesync::File) -> String {
+    use filesync::placement::Scope;
+    match file.placement.as_ref().map(|placement| Scope::try_from(placement.scope)) {
+        None | Some(Ok(Scope::Unspecified)) => "ALL_SERVERS".to_owned(),
+        Some(scope) => word(scope.map(|scope| scope.as_str_name()), "SCOPE_"),
     }
 }
 
@@ -241,7 +262,7 @@ mod tests {
             placement: None,
         };
         let text = serde_json::to_string(&File::of(&file)).expect("JSON");
-        let expected = r#"{"path":"a","file_id":"id","revision":7,"digest":"d","md5":"m","size_bytes":3,"register_time":"1970-01-01T00:00:01Z","origin_server_id":"s1","state":"ACTIVE"}"#;
+        let expected = r#"{"path":"a","file_id":"id","revision":7,"digest":"d","md5":"m","size_bytes":3,"register_time":"1970-01-01T00:00:01Z","origin_server_id":"s1","state":"ACTIVE","placement":"ALL_SERVERS","placement_reason":""}"#;
         assert_eq!(text, expected);
     }
 }

@@ -26,10 +26,9 @@ impl Tone {
     /// Of a word of the contract; `None` for any other.
     fn of(word: &str) -> Option<Self> {
         match word {
-            "READY" | "IN_SYNC" | "COMPLETED" => Some(Self::Good),
-            "PENDING" | "COPYING" | "UNKNOWN" | "NOT_ELIGIBLE" | "RUNNING" | "WAITING" | "CANCELLED" => {
-                Some(Self::Wait)
-            }
+            "READY" | "IN_SYNC" | "COMPLETED" | "PUBLISHED" => Some(Self::Good),
+            "PENDING" | "COPYING" | "UNKNOWN" | "NOT_ELIGIBLE" | "RUNNING" | "WAITING" | "CANCELLED"
+            | "DOWNLOADING" | "VERIFYING" | "DELETING" => Some(Self::Wait),
             "FAILED" | "UNREACHABLE" => Some(Self::Bad),
             _ => None,
         }

@@ -93,8 +93,9 @@ fn exception_from(exception: filesync::Exception) -> (String, Exception) {
     let progress = match exception.state() {
         State::Copying => Progress::Copying,
         State::Failed => Progress::Failed,
+        State::Kept => Progress::Kept,
         // A state that this version does not know is still an exception: the file is not held.
-        State::Unspecified | State::Pending | State::Kept => Progress::Pending,
+        State::Unspecified | State::Pending => Progress::Pending,
     };
     let read = Exception {
         revision: Revision(unsigned(exception.revision)),

@@ -88,11 +88,12 @@ impl View {
 
     /// The row, if it is one that the filter admits.
     fn row(&self, filter: &Filter, path: &Arc<str>, file: &FileEntry, now: Moment) -> Option<Row> {
-        let admitted = |(_, server): (&ServerId, &Server)| filter.admits(state(server, path, file.revision));
+        let admitted =
+            |(id, server): (&ServerId, &Server)| filter.admits(state(server, file.asked(path, id)));
         if filter.is_by_state() && !self.shown(filter).any(admitted) {
             return None;
         }
-        let cell = |(id, server): (&ServerId, &Server)| (id.clone(), cell(server, path, file.revision, now));
+        let cell = |(id, server): (&ServerId, &Server)| (id.clone(), cell(server, file.asked(path, id), now));
         Some(Row {
             path: path.clone(),
             revision: file.revision,
@@ -161,7 +162,15 @@ impl View {
         }
         let head = records.history.position().revision;
         let mut left = EXAMINED_MAX;
-        for (_, server) in self.shown(filter) {
+        for (id, server) in self.shown(filter) {
+            if server.excluded.is_none() && filter.admits(CellState::NotEligible) {
+                for (path, _) in records.elsewhere(id, Revision::ZERO) {
+                    left = left.checked_sub(1)?;
+                    if filter.names(path) && &**path > after {
+                        candidates.insert(&**path);
+                    }
+                }
+            }
             match (whole_state(server), &server.report) {
                 (Some(state), _) if filter.admits(state) => return None,
                 (None, _) if filter.admits(CellState::InSync) => return None,

@@ -24,7 +24,7 @@ impl Explanation {
             copies: self.copies.into_iter().map(copy_into).collect(),
             ..gateway::Explanation::default()
         };
-        if let Some(Record { revision, size_bytes, origin, digest, registered, changed_by }) = record {
+        if let Some(Record { revision, size_bytes, origin, digest, registered, changed_by, .. }) = record {
             wire.revision = number(revision.0);
             wire.size_bytes = number(size_bytes);
             wire.origin_server_id = origin.into();

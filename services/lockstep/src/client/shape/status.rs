@@ -183,7 +183,12 @@ pub(crate) fn clock_state(server: &gateway::ServerSummary) -> String {
 
 /// The state of a cell, without its prefix.
 pub(crate) fn cell_state(cell: &gateway::Cell) -> String {
-    word(cell::State::try_from(cell.state).map(|state| state.as_str_name()), "STATE_")
+    cell_state_of(cell.state)
+}
+
+/// The same, from its number.
+pub(crate) fn cell_state_of(state: i32) -> String {
+    word(cell::State::try_from(state).map(|state| state.as_str_name()), "STATE_")
 }
 
 /// The state of a cell with its reason or its progress, for people.

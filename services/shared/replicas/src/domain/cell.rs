@@ -1,6 +1,6 @@
 //! The cell rule: what is known of one file on one server. The first that applies (R43, R44, I10):
 //!
-//! 1. the server takes no part → NOT_ELIGIBLE, with why (R14)
+//! 1. the server takes no part, or the file is not meant for it → NOT_ELIGIBLE, with why (R11, R14), and whether a copy is kept
 //! 2. it was never seen → UNKNOWN
 //! 3. it fell silent → UNREACHABLE, with what the rest of the rule last said, and the age of that
 //! 4. it follows another history, or its copies cannot be verified → UNKNOWN, with why
@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use lockstep_model::Revision;
+use lockstep_model::{Reason, Revision};
 
 use crate::domain::{
     Moment,
@@ -21,6 +21,17 @@ use crate::domain::{
     report::{Exception, Progress, Report},
     server::Server,
 };
+
+/// A file, as the rule looks at it for one server.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Its path.
+    pub path: &'a str,
+    /// The revision that should be held.
+    pub revision: Revision,
+    /// Why it is not meant for the server; `None` if it is.
+    pub elsewhere: Option<Reason>,
+}
 
 /// What is known of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +69,8 @@ pub struct Cell {
     pub retry_delay: Option<Duration>,
     /// The copy that is running.
     pub copying: Option<Copying>,
+    /// Whether the bytes are there although the file is not meant for the server; `None` where that is not known.
+    pub is_kept: Option<bool>,
 }
 
 /// A copy that is running, as it is now.
@@ -81,6 +94,7 @@ impl Cell {
             copied_bytes: 0,
             retry_delay: None,
             copying: None,
+            is_kept: None,
         }
     }
 
@@ -113,7 +127,8 @@ impl Rule<'_> {
         match self {
             Self::Unverifiable(_) => CellState::Unknown,
             Self::Missing(exception, _) => match exception.progress {
-                Progress::Pending => CellState::Pending,
+                // Kept, and yet meant for the server by now: it has not come to that.
+                Progress::Pending | Progress::Kept => CellState::Pending,
                 Progress::Copying => CellState::Copying,
                 Progress::Failed => CellState::Failed,
             },
@@ -136,34 +151,80 @@ pub fn whole_state(server: &Server) -> Option<CellState> {
 }
 
 /// The state alone, without what it costs to tell the rest.
-pub fn state(server: &Server, path: &str, revision: Revision) -> CellState {
+pub fn state(server: &Server, asked: Asked<'_>) -> CellState {
     match (whole_state(server), &server.report) {
+        (Some(CellState::NotEligible), _) => CellState::NotEligible,
+        _ if asked.elsewhere.is_some() => CellState::NotEligible,
         (Some(state), _) => state,
-        (None, Some(report)) => rule(report, path, revision).state(),
+        (None, Some(report)) => rule(report, asked.path, asked.revision).state(),
         (None, None) => CellState::Unknown,
     }
 }
 
 /// What the server last said of the copy, whether it is heard or not; `None` if it never said anything.
-pub fn last_said(server: &Server, path: &str, revision: Revision) -> Option<CellState> {
-    server.report.as_ref().map(|report| rule(report, path, revision).state())
+pub fn last_said(server: &Server, asked: Asked<'_>) -> Option<CellState> {
+    let report = server.report.as_ref()?;
+    match asked.elsewhere {
+        Some(_) => Some(CellState::NotEligible),
+        None => Some(rule(report, asked.path, asked.revision).state()),
+    }
 }
 
-/// The cell of the file at `path`, registered at `revision`, on `server`.
-pub fn cell(server: &Server, path: &str, revision: Revision, now: Moment) -> Cell {
+/// Whether a copy is there, verified, although the file is not meant for the server; `None` if that is not known.
+pub fn is_kept(server: &Server, asked: Asked<'_>) -> Option<bool> {
+    let report = server.report.as_ref().filter(|report| report.unverifiable().is_none())?;
+    match report.exceptions.get(asked.path) {
+        Some((exception, _)) if exception.revision >= asked.revision => {
+            Some(exception.progress == Progress::Kept)
+        }
+        _ => (report.summary.position.revision >= asked.revision).then_some(false),
+    }
+}
+
+/// Whether the server can be told to have every byte of the file now: verified, meant for it or kept (R12, R47, R48).
+pub fn holds(server: &Server, asked: Asked<'_>) -> bool {
+    match state(server, asked) {
+        CellState::InSync => true,
+        CellState::NotEligible => {
+            server.excluded.is_none()
+                && server.reachable()
+                && asked.elsewhere.is_some()
+                && is_kept(server, asked) == Some(true)
+        }
+        _ => false,
+    }
+}
+
+/// The cell of a file on `server`.
+pub fn cell(server: &Server, asked: Asked<'_>, now: Moment) -> Cell {
     if let Some(cause) = &server.excluded {
         return Cell::because(CellState::NotEligible, cause);
     }
+    if let Some(reason) = asked.elsewhere {
+        let is_kept = is_kept(server, asked);
+        return Cell { is_kept, ..Cell::because(CellState::NotEligible, &not_meant(reason)) };
+    }
     let Some(report) = &server.report else { return Cell::because(CellState::Unknown, &server.silence) };
-    let rule = rule(report, path, revision);
+    let rule = rule(report, asked.path, asked.revision);
     if server.reachable() {
-        return copy(report, path, &rule, now);
+        return copy(report, asked.path, &rule, now);
     }
     Cell {
         last_known: Some(rule.state()),
         age: server.heard.map(|heard| now.saturating_sub(heard)),
         ..Cell::because(CellState::Unreachable, &server.silence)
     }
+}
+
+/// Why a file is not meant for a server, in a sentence.
+fn not_meant(reason: Reason) -> Cause {
+    let why = match reason {
+        Reason::OptionOff => "the option that synchronises downloaded firmware is off",
+        Reason::ProtocolNotWebdav => "the protocol of its firmware update is none of UMS WebDAV",
+        Reason::TargetNotWebdav => "its firmware update does not lie in a WebDAV directory",
+        _ => "it is meant for the server it was registered on only",
+    };
+    Cause::new(reason, format!("the file is not copied to other servers: {why}"))
 }
 
 fn rule<'a>(report: &'a Report, path: &str, revision: Revision) -> Rule<'a> {

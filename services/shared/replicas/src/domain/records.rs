@@ -6,10 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use lockstep_model::{Position, Reason, Revision, ServerId, record::ServerRecord, version};
+use lockstep_model::{
+    Position, Reason, Revision, ServerId,
+    record::{Placement, ServerRecord},
+    version,
+};
 
 use crate::domain::{
     cause::Cause,
+    cell::Asked,
     history::History,
     tally::{Sum, Tally},
 };
@@ -23,13 +28,38 @@ pub struct FileEntry {
     pub size_bytes: u64,
     /// The server it was registered on.
     pub origin: Arc<ServerId>,
+    /// Which servers should hold it.
+    pub placement: Placement,
+}
+
+impl FileEntry {
+    /// Whether `server` should hold it, if it takes part.
+    pub fn is_meant_for(&self, server: &ServerId) -> bool {
+        self.placement.excludes(server, &self.origin).is_none()
+    }
+
+    /// The file, as the cell rule looks at it for one server.
+    pub fn asked<'a>(&self, path: &'a str, server: &ServerId) -> Asked<'a> {
+        Asked { path, revision: self.revision, elsewhere: self.placement.excludes(server, &self.origin) }
+    }
+}
+
+/// What a record says of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Size of the content.
+    pub size_bytes: u64,
+    /// The server it was registered on.
+    pub origin: ServerId,
+    /// Which servers should hold it.
+    pub placement: Placement,
 }
 
 /// What the registry says of one key.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// A file is registered (size and origin), or is no more.
-    File(String, Option<(u64, ServerId)>),
+    /// A file is registered, or is no more.
+    File(String, Option<Registered>),
     /// A server announced itself, or was forgotten.
     Server(ServerId, Option<Box<ServerRecord>>),
 }
@@ -50,6 +80,8 @@ pub struct Records {
     /// The same files in the order of their revisions: what a server that moves from one position to another passes.
     by_revision: BTreeSet<(Revision, Arc<str>)>,
     tally: Tally,
+    /// Those of them that are meant for their origin only, by origin: few, and counted one by one.
+    alone: BTreeMap<Arc<ServerId>, BTreeSet<(Revision, Arc<str>)>>,
     servers: BTreeMap<ServerId, (Revision, ServerRecord)>,
     /// One allocation for each server, not for each of a million files.
     origins: BTreeSet<Arc<ServerId>>,
@@ -64,6 +96,7 @@ impl Records {
             files: BTreeMap::new(),
             by_revision: BTreeSet::new(),
             tally: Tally::default(),
+            alone: BTreeMap::new(),
             servers: BTreeMap::new(),
             origins: BTreeSet::new(),
             history: History::at(position),
@@ -88,29 +121,28 @@ impl Records {
         }
     }
 
-    fn apply_file(
-        &mut self,
-        revision: Revision,
-        path: &str,
-        file: Option<(u64, ServerId)>,
-    ) -> Option<Touched> {
-        let known = self
-            .files
-            .get_key_value(path)
-            .map(|(path, entry)| (path.clone(), entry.revision, entry.size_bytes));
-        if known.as_ref().is_some_and(|(_, known, _)| *known > revision) {
+    fn apply_file(&mut self, revision: Revision, path: &str, file: Option<Registered>) -> Option<Touched> {
+        let known = self.files.get_key_value(path).map(|(path, entry)| (path.clone(), entry.clone()));
+        if known.as_ref().is_some_and(|(_, known)| known.revision > revision) {
             return None;
         }
-        if let Some((path, revision, size_bytes)) = &known {
-            self.by_revision.remove(&(*revision, path.clone()));
-            self.tally.remove(*revision, *size_bytes);
+        if let Some((path, known)) = &known {
+            let key = (known.revision, path.clone());
+            self.by_revision.remove(&key);
+            self.tally.remove(known.revision, known.size_bytes);
+            if let Some(alone) = self.alone.get_mut(&known.origin) {
+                alone.remove(&key);
+            }
         }
-        let path = known.map_or_else(|| Arc::from(path), |(path, ..)| path);
+        let path = known.map_or_else(|| Arc::from(path), |(path, _)| path);
         match file {
-            Some((size_bytes, origin)) => {
+            Some(Registered { size_bytes, origin, placement }) => {
                 let origin = self.interned(origin);
                 self.by_revision.insert((revision, path.clone()));
-                self.files.insert(path.clone(), FileEntry { revision, size_bytes, origin });
+                if placement != Placement::All {
+                    self.alone.entry(origin.clone()).or_default().insert((revision, path.clone()));
+                }
+                self.files.insert(path.clone(), FileEntry { revision, size_bytes, origin, placement });
                 if let Some((start, end)) = self.tally.add(revision, size_bytes) {
                     let files: Vec<(Revision, u64)> = self.sized(start, end).collect();
                     self.tally.halve(start, &files);
@@ -170,6 +202,31 @@ impl Records {
             .filter_map(|(revision, path)| Some((*revision, self.files.get(path)?.size_bytes)))
     }
 
+    /// The files that are not meant for `server`, with a revision above `after`.
+    pub fn elsewhere<'a>(
+        &'a self,
+        server: &'a ServerId,
+        after: Revision,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a FileEntry)> {
+        let nothing: Arc<str> = Arc::from("");
+        let others = self.alone.iter().filter(move |(origin, _)| ***origin != *server);
+        let later = others.flat_map(move |(_, files)| files.range((after.next(), nothing.clone())..));
+        later.filter_map(|(_, path)| self.files.get_key_value(path))
+    }
+
+    /// How many files are meant for `server`.
+    pub fn meant_count(&self, server: &ServerId) -> usize {
+        let others = self.alone.iter().filter(|(origin, _)| ***origin != *server);
+        self.files.len().saturating_sub(others.map(|(_, files)| files.len()).sum())
+    }
+
+    /// How many files and bytes that are meant for `server` have a revision above `after`.
+    pub fn meant_above(&self, server: &ServerId, after: Revision) -> Sum {
+        let others =
+            self.elsewhere(server, after).fold(Sum::default(), |sum, (_, file)| sum.and(file.size_bytes));
+        self.above(after).without(others)
+    }
+
     /// How many files and bytes have a revision above `after`: some thousand steps, however many there are.
     pub fn above(&self, after: Revision) -> Sum {
         if after >= self.history.position().revision {
@@ -203,7 +260,7 @@ pub fn exclusion(record: &ServerRecord) -> Option<Cause> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::samples::{announcement, position, registered, server_id};
+    use crate::domain::samples::{announcement, file_of, position, registered, server_id};
 
     #[test]
     fn applying_a_change_again_or_late_does_no_harm() {
@@ -216,12 +273,17 @@ mod tests {
         assert_eq!((records.file_count(), records.between(Revision(0), Revision(9)).count()), (0, 0));
     }
 
-    /// Sums over any part of the history are those of the files in it, whatever was registered in whichever order.
+    /// Sums over any part of the history are those of the files in it, whatever was registered in whichever order; and those
+    /// of one server leave out what is meant for others (R8).
     #[test]
     fn sums_are_those_of_the_files() {
         let mut records = Records::at(position(0));
         records.history.advance(position(40_000));
-        let file = |name: u64, bytes: u64| Change::File(name.to_string(), Some((bytes, server_id("s1"))));
+        let file = |name: u64, bytes: u64| {
+            let only = Placement::OriginOnly { reason: Reason::OptionOff };
+            let placement = if (name + bytes).is_multiple_of(5) { only } else { Placement::All };
+            file_of(&name.to_string(), bytes, if name.is_multiple_of(2) { "s1" } else { "s2" }, placement)
+        };
         for step in 0..30_000_u64 {
             // Some alone, some hundreds in one revision, one revision with more than a span, and some replaced later.
             let revision = match step % 3 {
@@ -239,6 +301,17 @@ mod tests {
             let paths: Vec<_> = records.between(Revision(after), Revision(40_000)).collect();
             let bytes = paths.iter().filter_map(|path| records.file(path)).map(|file| file.size_bytes).sum();
             assert_eq!(records.above(Revision(after)), Sum { files: paths.len(), bytes }, "{after}");
+            for id in ["s1", "s2", "s3"].map(server_id) {
+                let meant =
+                    paths.iter().filter_map(|path| records.file(path)).filter(|file| file.is_meant_for(&id));
+                let sum = meant.fold(Sum::default(), |sum, file| sum.and(file.size_bytes));
+                assert_eq!(records.meant_above(&id, Revision(after)), sum, "{id} {after}");
+                let elsewhere = paths.len() - sum.files;
+                assert_eq!(records.elsewhere(&id, Revision(after)).count(), elsewhere, "{id} {after}");
+                if after == 0 {
+                    assert_eq!(records.meant_count(&id), sum.files, "{id}");
+                }
+            }
         }
     }
 

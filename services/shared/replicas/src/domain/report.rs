@@ -6,9 +6,9 @@ use lockstep_model::{Position, Reason, Revision};
 
 use crate::domain::{Moment, cause::Cause, cell::Copying, pace::Pace};
 
-/// The most exceptions and cleared paths that one batch may carry: a server has at most 10,000 of the former, and a
-/// change may clear all and bring as many.
-const BATCH_ENTRIES_MAX: usize = 20_000;
+/// The most exceptions and clearances of one batch. A server has at most 10,000 files that are missing, and a change may
+/// clear all and bring as many; copies that are kept although they are meant for others come on top.
+const BATCH_ENTRIES_MAX: usize = 200_000;
 
 /// How far a missing copy is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Progress {
     Copying,
     /// The last try failed.
     Failed,
+    /// It is not missing: it is held, and meant for another server only.
+    Kept,
 }
 
 /// A file that the server does not hold although its position has passed the revision.

@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use lockstep_model::{Digest, Epoch, Position, Revision, ServerId, record::ServerRecord};
+use lockstep_model::{
+    Digest, Epoch, Position, Revision, ServerId,
+    record::{Placement, ServerRecord},
+};
 
 use crate::domain::{
     Moment,
-    records::Change,
+    records::{Change, Registered},
     report::{Batch, Summary},
 };
 
@@ -37,7 +40,12 @@ pub fn announcement(mode: &str, version: &str) -> ServerRecord {
 
 /// A registration.
 pub fn registered(path: &str) -> Change {
-    Change::File(path.to_owned(), Some((1, server_id("s1"))))
+    file_of(path, 1, "s1", Placement::All)
+}
+
+/// A registration in full.
+pub fn file_of(path: &str, size_bytes: u64, origin: &str, placement: Placement) -> Change {
+    Change::File(path.to_owned(), Some(Registered { size_bytes, origin: server_id(origin), placement }))
 }
 
 /// A report at a position, with nothing else.

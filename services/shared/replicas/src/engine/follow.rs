@@ -14,7 +14,7 @@ use crate::{
     domain::{
         backoff::Backoff,
         live::{Further, Live},
-        records::{Change, Records},
+        records::{Change, Records, Registered},
         server::Reading,
     },
     engine::{REGISTRY, board::Board},
@@ -207,7 +207,8 @@ fn decode(record: &Record) -> Option<Change> {
             return Some(Change::File(path.to_owned(), None));
         }
         let file: FileRecord = serde_json::from_str(&record.body).map_err(broken).ok()?;
-        return Some(Change::File(path.to_owned(), Some((file.size_bytes, file.origin))));
+        let FileRecord { size_bytes, origin, placement, .. } = file;
+        return Some(Change::File(path.to_owned(), Some(Registered { size_bytes, origin, placement })));
     }
     let id = record.key.strip_prefix(SERVER)?.parse().ok()?;
     if record.deleted {

@@ -1,0 +1,3 @@
+//! The ports over real mechanisms.
+
+pub mod clocks_none;

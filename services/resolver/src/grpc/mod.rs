@@ -1,0 +1,5 @@
+//! The contract: decode, call, encode.
+
+pub mod connection_service;
+pub mod server_service;
+mod wire;
