@@ -18,6 +18,9 @@ use lockstep_model::{
     record::{OperatorRecord, operator_key},
 };
 use lockstep_proto::{
+    catalog::v1::{
+        firmware_service_client::FirmwareServiceClient, settings_service_client::SettingsServiceClient,
+    },
     filesync::v1::{
         File, NewFile, RegisterFileRequest, UploadChunk, UploadHeader, WriteUploadRequest,
         WriteUploadResponse, content_service_client::ContentServiceClient,
@@ -119,6 +122,7 @@ pub(crate) struct Mesh {
     options: BTreeMap<String, Options>,
     pub(crate) servers: BTreeMap<String, Running>,
     pub(crate) gateway: Option<Running>,
+    pub(crate) catalog: Option<Running>,
     pub(crate) registry: SqliteRegistry,
 }
 
@@ -155,11 +159,13 @@ impl Mesh {
             options: BTreeMap::new(),
             servers: BTreeMap::new(),
             gateway: None,
+            catalog: None,
             registry,
         };
         for (number, options) in options.into_iter().enumerate() {
             mesh.start(&format!("s{}", number + 1), options).await;
         }
+        mesh.start_catalog(None).await;
         mesh.start_gateway().await;
         mesh.ready().await;
         mesh
@@ -258,7 +264,7 @@ impl Mesh {
         let process = self.process(Identity::Service("gateway"), &["registry"], port).await;
         let config = gateway::Config {
             registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
-            catalog: gateway::config::Uris::default(),
+            catalog: self.catalog_uris(),
             resolver: gateway::config::Uris::default(),
         };
         let running = keep(&process);
@@ -267,12 +273,48 @@ impl Mesh {
         self.gateway = Some(running);
     }
 
+    /// Starts the catalog, or starts it again at its address, with another file of sources.
+    pub(crate) async fn start_catalog(&mut self, sources: Option<PathBuf>) {
+        let port = match self.catalog.take() {
+            Some(before) => {
+                before.stop().await;
+                before.port
+            }
+            None => 0,
+        };
+        self.catalog = Some(self.catalog_at(port, sources).await);
+    }
+
+    /// One more catalog.
+    pub(crate) async fn another_catalog(&self, sources: Option<PathBuf>) -> Running {
+        self.catalog_at(0, sources).await
+    }
+
+    async fn catalog_at(&self, port: u16, sources: Option<PathBuf>) -> Running {
+        let process = self.process(Identity::Service("catalog"), &["registry"], port).await;
+        let key = self.path("passwords.key");
+        fs::write(&key, "5a".repeat(32)).expect("written");
+        let config = catalog::Config {
+            registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
+            sources,
+            password_key: Some(key),
+            takeover_after: lockstep_chassis::Span(Duration::from_secs(3)),
+        };
+        let running = keep(&process);
+        run(&running.drain, catalog::run(config, process));
+        running
+    }
+
+    fn catalog_uris(&self) -> gateway::config::Uris {
+        gateway::config::Uris(self.catalog.iter().map(Running::uri).collect())
+    }
+
     /// One more gateway, beside the first.
     pub(crate) async fn another_gateway(&self) -> Running {
         let process = self.process(Identity::Service("gateway"), &["registry"], 0).await;
         let config = gateway::Config {
             registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
-            catalog: gateway::config::Uris::default(),
+            catalog: self.catalog_uris(),
             resolver: gateway::config::Uris::default(),
         };
         let running = keep(&process);
@@ -525,6 +567,14 @@ impl Caller {
 
     pub(crate) fn matrix(&self) -> MatrixServiceClient<Channel> {
         MatrixServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn firmware(&self) -> FirmwareServiceClient<Channel> {
+        FirmwareServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn settings(&self) -> SettingsServiceClient<Channel> {
+        SettingsServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn runs(&self) -> SyncRunServiceClient<Channel> {
