@@ -285,11 +285,6 @@ impl Mesh {
         self.catalog = Some(self.catalog_at(port, sources).await);
     }
 
-    /// One more catalog.
-    pub(crate) async fn another_catalog(&self, sources: Option<PathBuf>) -> Running {
-        self.catalog_at(0, sources).await
-    }
-
     async fn catalog_at(&self, port: u16, sources: Option<PathBuf>) -> Running {
         let process = self.process(Identity::Service("catalog"), &["registry"], port).await;
         let key = self.path("passwords.key");

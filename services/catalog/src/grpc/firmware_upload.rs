@@ -66,18 +66,29 @@ fn bytes(
         let chunk = match next(&mut parts).await? {
             Some(Part::Chunk(chunk)) => chunk,
             None if at == size_bytes => return Ok(None),
-            None => return Err(Refusal::field("header.size_bytes", format!("is {size_bytes}, and the archive ends after {at} bytes"))),
+            None => {
+                return Err(Refusal::field(
+                    "header.size_bytes",
+                    format!("is {size_bytes}, and the archive ends after {at} bytes"),
+                ));
+            }
             Some(Part::Header(_)) => return Err(Refusal::field("part", "must be a chunk after the header")),
         };
         if u64::try_from(chunk.offset_bytes).ok() != Some(at) {
-            return Err(Refusal::field("chunk.offset_bytes", format!("must be {at}, where the chunk before ended")));
+            return Err(Refusal::field(
+                "chunk.offset_bytes",
+                format!("must be {at}, where the chunk before ended"),
+            ));
         }
         if chunk.data.len() > CHUNK_BYTES_MAX {
             return Err(Refusal::field("chunk.data", "may have at most 1 MiB"));
         }
         let at = at + chunk.data.len() as u64;
         if at > size_bytes {
-            return Err(Refusal::field("chunk.data", format!("goes beyond the {size_bytes} bytes that were announced")));
+            return Err(Refusal::field(
+                "chunk.data",
+                format!("goes beyond the {size_bytes} bytes that were announced"),
+            ));
         }
         Ok(Some((chunk.data, (parts, at))))
     })
