@@ -12,6 +12,7 @@ mod crash;
 mod disks;
 mod environment;
 mod fanout;
+mod firmware;
 mod flips;
 mod gateways;
 mod model;
