@@ -4,60 +4,26 @@
 //! streams into the filesync of one server. It keeps nothing on disk, so any number of instances may run anywhere.
 //!
 //! ```text
-//! registry ──head──▶ watch ──▶ condition "registry" ──▶ health        run: the real adapters
+//! grpc ──▶ engine ──▶ ports ◀── adapters: vendor (HTTPS), servers (gRPC), archive (zip)
+//!             └──▶ domain: life, draft, edit, offers, note, vigil, feed, sources, address, archive   (pure)
 //! ```
 //!
-//! It is a process with identity, health and reflection; its calls come with the firmware updates themselves.
-//!
 //! Invariants
-//! 1. Ready only while the registry answers.
-//! 2. Nobody without a certificate of the installation is answered.
+//! 1. An update is registered whole or not at all, after sizes and SHA-256 were compared by the server that has the bytes.
+//! 2. Nothing depends on which instance does something, or on how many do it at once: uploads have fixed names, and every
+//!    change is bound to a revision or to the name of its request.
+//! 3. Who takes over decides by what it saw itself, by its own monotonic time; no clock is compared (R63).
+//! 4. A deletion names files by their ids: nothing of anybody else, and no directory, is ever deleted (R35).
+//! 5. A password leaves the process sealed only, and no answer, log or note has one.
 
 pub mod adapters;
 pub mod config;
 pub mod domain;
+pub mod engine;
+pub mod grpc;
+mod metrics;
 pub mod ports;
-
-use lockstep_chassis::{App, Connection, Drain, Health, Process, StartError};
-use lockstep_registry::{CachedMembers, Registry};
-use tokio_stream::Stream;
+mod run;
 
 pub use config::Config;
-
-/// Met while the registry answers.
-const REGISTRY: &str = "registry";
-/// Runs the service with the real adapters until it is told to stop.
-///
-/// # Errors
-/// [`StartError`] if the registry cannot be opened.
-pub async fn run(config: Config, process: Process) -> Result<(), StartError> {
-    let opened = config.registry.open();
-    let registry = opened.map_err(|error| {
-        StartError::of(format!("the registry {} cannot be opened", config.registry), &error)
-    })?;
-    let Process { drain, health, incoming, .. } = process;
-    serve(registry, health, incoming, drain).await
-}
-
-/// Serves over any registry and any connections, until the drain.
-///
-/// # Errors
-/// [`StartError`] if the contract lacks the description of what is served.
-pub async fn serve<R: Registry>(
-    registry: R,
-    health: Health,
-    incoming: impl Stream<Item = impl Connection>,
-    drain: Drain,
-) -> Result<(), StartError> {
-    health.set(REGISTRY, false);
-    let members = CachedMembers::new(registry.clone());
-    let (told, ended) = (health.clone(), drain.clone());
-    drain.spawn("registry", async move {
-        tokio::select! {
-            biased;
-            () = lockstep_registry::probe(registry, |answers| told.set(REGISTRY, answers)) => {}
-            () = ended.started() => {}
-        }
-    });
-    App::new("catalog", members, health).serve(incoming, &drain).await
-}
+pub use run::{Parts, Real, run, serve};

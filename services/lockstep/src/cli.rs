@@ -190,6 +190,9 @@ pub(crate) struct UpArgs {
     /// How often each server compares itself with the registry without being told.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = span)]
     pub(crate) reconcile_every: Duration,
+    /// The file of sources that the catalog asks for firmware updates, TOML; without it there are none.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sources: Option<PathBuf>,
     /// Send traces, metrics and logs to this OTLP collector.
     #[arg(long, value_name = "URI")]
     pub(crate) otlp: Option<String>,

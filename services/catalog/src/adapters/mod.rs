@@ -1,4 +1,5 @@
-//! The real things behind the ports.
+//! The ports over real mechanisms.
 
 pub mod archive_zip;
+pub mod servers_grpc;
 pub mod vendor_https;

@@ -1,12 +1,22 @@
 //! Certificates for every service and operator, from the installation's own authority; renewed at half of their life.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    sync::Arc,
+    time::Duration,
+};
 
 use lockstep_chassis::{
     drain::Drain,
     pki::{DevelopmentCa, PkiError, needs_renewal},
+    seal,
 };
-use lockstep_model::Identity;
+use lockstep_model::{
+    Identity,
+    clock::{Entropy as _, SystemEntropy},
+};
 use tokio::time::sleep;
 
 use super::{Installation, Layout, lines::Lines, seed::OPERATORS};
@@ -37,6 +47,25 @@ pub(crate) fn issue_all(layout: &Layout, installation: &Installation) -> Result<
         issued.write(&cert, &folder.join("key.pem")).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Makes the key that passwords are sealed with, unless it is there. It is for the owner alone, and never replaced: what was
+/// sealed with it could not be opened any more.
+pub(crate) fn make_password_key(layout: &Layout) -> Result<()> {
+    let path = layout.password_key();
+    let failed =
+        |error: io::Error| Problem::io("could not make the key of passwords", path.display(), &error);
+    let mut bytes = [0; seal::KEY_BYTES];
+    SystemEntropy.fill(&mut bytes);
+    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+    match made {
+        Ok(mut file) => {
+            file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// Looks at the age of the certificates for as long as the installation runs. Services take new ones up by themselves.

@@ -39,11 +39,7 @@ impl Spec {
 /// Every child of an installation.
 pub(crate) fn specs(layout: &Layout, installation: &Installation, args: &UpArgs) -> Vec<Spec> {
     let make = Make { layout, installation, args };
-    let shared = [
-        make.gateway(),
-        make.stateless("catalog", installation.catalog_port),
-        make.stateless("resolver", installation.resolver_port),
-    ];
+    let shared = [make.gateway(), make.catalog(), make.stateless("resolver", installation.resolver_port)];
     let own = installation.servers.iter().flat_map(|server| [make.timeguard(server), make.filesync(server)]);
     shared.into_iter().chain(own).collect()
 }
@@ -69,6 +65,13 @@ impl Make<'_> {
         settings.push(("catalog", uri(self.installation.catalog_port)));
         settings.push(("resolver", uri(self.installation.resolver_port)));
         spec("gateway", "gateway".to_owned(), settings)
+    }
+
+    fn catalog(&self) -> Spec {
+        let mut settings = self.with_registry("catalog", self.installation.catalog_port);
+        settings.push(("password-key", text(&self.layout.password_key())));
+        settings.extend(self.args.sources.as_deref().map(|sources| ("sources", text(sources))));
+        spec("catalog", "catalog".to_owned(), settings)
     }
 
     fn stateless(&self, service: &'static str, port: u16) -> Spec {

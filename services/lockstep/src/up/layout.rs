@@ -16,6 +16,7 @@ use crate::problem::{Problem, Result};
 /// ```text
 /// DIR/lock  installation.toml  registry/registry.sqlite
 ///     pki/ca.pem  pki/<name>/{cert,key}.pem      names: gateway, s1.filesync, operator.local, …
+///     pki/passwords.key                          seals the passwords of firmware updates in the registry
 ///     servers/<id>/{root,state}                  root: what the server holds; state: what it knows
 ///     run/<child>.pid  run/ready
 ///     run/<child>.hold                           while it is there, the child is not started again
@@ -60,6 +61,11 @@ impl Layout {
     /// The certificate and the key of one owner.
     pub(crate) fn certificates(&self, name: &str) -> PathBuf {
         self.pki().join(name)
+    }
+
+    /// The key that passwords are sealed with; whoever has it and the registry has the passwords.
+    pub(crate) fn password_key(&self) -> PathBuf {
+        self.pki().join("passwords.key")
     }
 
     /// The database of the registry.

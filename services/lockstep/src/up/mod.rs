@@ -117,6 +117,7 @@ async fn prepare(layout: &Layout, cli: &Cli, args: &UpArgs) -> Result<Installati
     let installation = Installation::prepare(layout, args.servers, args.gateway_port, trust_domain).await?;
     layout.create(&installation)?;
     authority::issue_all(layout, &installation)?;
+    authority::make_password_key(layout)?;
     seed::operators(layout).await?;
     Ok(installation)
 }

@@ -152,7 +152,7 @@ pub enum FirmwareOrigin {
 /// A file of an update.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FirmwareFile {
-    /// Where it is, or will be, below the transfer directory.
+    /// Where it is, or will be once the update is published, below the transfer directory.
     pub path: FilePath,
     /// Size of the content.
     pub size_bytes: u64,
@@ -166,6 +166,9 @@ pub struct FirmwareFile {
     /// The registered file; `None` until the update is published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_id: Option<FileId>,
+    /// Where it is about to be moved, since the update got another target; `path` is where it is until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_path: Option<FilePath>,
 }
 
 /// Why an update failed.
