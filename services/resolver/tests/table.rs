@@ -170,6 +170,7 @@ fn update(text: &str) -> FirmwareRecord {
         uri: String::new(),
         upload_id: UPDATE_ID.parse().expect("an id"),
         file_id: None,
+        new_path: None,
     };
     FirmwareRecord {
         model: "M1".to_owned(),
