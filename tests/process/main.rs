@@ -11,6 +11,7 @@ mod copies;
 mod crash;
 mod disks;
 mod environment;
+mod everywhere;
 mod fanout;
 mod firmware;
 mod flips;
