@@ -123,6 +123,7 @@ pub(crate) struct Mesh {
     pub(crate) servers: BTreeMap<String, Running>,
     pub(crate) gateway: Option<Running>,
     pub(crate) catalog: Option<Running>,
+    pub(crate) resolver: Option<Running>,
     pub(crate) registry: SqliteRegistry,
 }
 
@@ -160,12 +161,14 @@ impl Mesh {
             servers: BTreeMap::new(),
             gateway: None,
             catalog: None,
+            resolver: None,
             registry,
         };
         for (number, options) in options.into_iter().enumerate() {
             mesh.start(&format!("s{}", number + 1), options).await;
         }
         mesh.start_catalog(None).await;
+        mesh.start_resolver().await;
         mesh.start_gateway().await;
         mesh.ready().await;
         mesh
@@ -264,8 +267,8 @@ impl Mesh {
         let process = self.process(Identity::Service("gateway"), &["registry"], port).await;
         let config = gateway::Config {
             registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
-            catalog: self.catalog_uris(),
-            resolver: gateway::config::Uris::default(),
+            catalog: gateway::config::Uris(self.catalog.iter().map(Running::uri).collect()),
+            resolver: gateway::config::Uris(self.resolver.iter().map(Running::uri).collect()),
         };
         let running = keep(&process);
         let work = gateway::run(config, process);
@@ -285,14 +288,31 @@ impl Mesh {
         self.catalog = Some(self.catalog_at(port, sources).await);
     }
 
-    async fn catalog_at(&self, port: u16, sources: Option<PathBuf>) -> Running {
-        let process = self.process(Identity::Service("catalog"), &["registry"], port).await;
+    async fn start_resolver(&mut self) {
+        let process = self.process(Identity::Service("resolver"), &["registry"], 0).await;
+        let config = resolver::Config { registry: self.location(), password_key: Some(self.password_key()) };
+        let running = keep(&process);
+        run(&running.drain, resolver::run(config, process));
+        self.resolver = Some(running);
+    }
+
+    fn location(&self) -> lockstep_registry::Location {
+        format!("sqlite:{}", self.registry_file().display()).parse().expect("a location")
+    }
+
+    /// The key that catalog and resolver share.
+    fn password_key(&self) -> PathBuf {
         let key = self.path("passwords.key");
         fs::write(&key, "5a".repeat(32)).expect("written");
+        key
+    }
+
+    async fn catalog_at(&self, port: u16, sources: Option<PathBuf>) -> Running {
+        let process = self.process(Identity::Service("catalog"), &["registry"], port).await;
         let config = catalog::Config {
-            registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
+            registry: self.location(),
             sources,
-            password_key: Some(key),
+            password_key: Some(self.password_key()),
             takeover_after: lockstep_chassis::Span(Duration::from_secs(3)),
         };
         let running = keep(&process);
@@ -300,17 +320,13 @@ impl Mesh {
         running
     }
 
-    fn catalog_uris(&self) -> gateway::config::Uris {
-        gateway::config::Uris(self.catalog.iter().map(Running::uri).collect())
-    }
-
     /// One more gateway, beside the first.
     pub(crate) async fn another_gateway(&self) -> Running {
         let process = self.process(Identity::Service("gateway"), &["registry"], 0).await;
         let config = gateway::Config {
             registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
-            catalog: self.catalog_uris(),
-            resolver: gateway::config::Uris::default(),
+            catalog: gateway::config::Uris(self.catalog.iter().map(Running::uri).collect()),
+            resolver: gateway::config::Uris(self.resolver.iter().map(Running::uri).collect()),
         };
         let running = keep(&process);
         run(&running.drain, gateway::run(config, process));
