@@ -80,7 +80,7 @@ async fn until(
 fn offsets(vendor: &Vendor) -> Vec<u64> {
     let of = |line: &String| {
         let range = line.split_whitespace().find_map(|word| word.strip_prefix("range=bytes="));
-        range.map_or(0, |range| range.trim_end_matches('-').parse().expect("an offset"))
+        range.and_then(|range| range.split('-').next()).map_or(0, |begin| begin.parse().expect("an offset"))
     };
     vendor.requests().iter().filter(|line| line.contains("os.bin")).map(of).collect()
 }

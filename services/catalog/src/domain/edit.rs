@@ -1,6 +1,7 @@
 //! What people change of an update (R53).
 
-use std::{fmt, net::Ipv6Addr};
+use core::net::Ipv6Addr;
+use std::fmt;
 
 use lockstep_model::{
     FilePath, Violation,

@@ -315,6 +315,10 @@ impl Fault for CatalogError {
             Self::ServerUnknown { server } | Self::ServerNotEligible { server, .. } => {
                 Some(("server", server.to_string()))
             }
+            Self::Vendor(VendorError::SourceUnknown { source_id }) => Some(("source", source_id.clone())),
+            Self::Vendor(error) => error.resource(),
+            Self::Archive(error) => error.resource(),
+            Self::Server(error) => error.resource(),
             Self::FileExists { path, .. } | Self::PathConflict { path, .. } => {
                 Some(("file", path.to_string()))
             }
