@@ -14,6 +14,7 @@ mod names;
 mod planted;
 mod refusal;
 mod repeats;
+mod resolver;
 mod rights;
 mod runs;
 mod states;

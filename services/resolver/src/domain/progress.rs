@@ -1,8 +1,8 @@
 //! What is known of something that nobody holds yet (R51).
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use lockstep_model::{Reason, ServerId};
+use lockstep_model::{Metadata, Reason, ServerId};
 use lockstep_replicas::domain::{
     Moment,
     cause::Cause,
@@ -39,7 +39,34 @@ struct Share {
     time_left: Option<Duration>,
 }
 
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        if self.total_bytes > 0 {
+            write!(f, "; the furthest has {} of {} bytes", self.copied_bytes, self.total_bytes)?;
+        }
+        if !self.copying.is_empty() {
+            write!(f, "; copying now: {}", self.copying.join(","))?;
+        }
+        self.time_left.map_or(Ok(()), |left| write!(f, "; about {} s left", left.as_secs()))
+    }
+}
+
 impl Progress {
+    /// What the text shows, for programs.
+    pub fn metadata(&self) -> Metadata {
+        let mut metadata = Metadata::new();
+        if self.total_bytes > 0 {
+            metadata.push(("copied_bytes", self.copied_bytes.to_string()));
+            metadata.push(("total_bytes", self.total_bytes.to_string()));
+        }
+        if !self.copying.is_empty() {
+            metadata.push(("copying_server_ids", self.copying.join(",")));
+        }
+        metadata.extend(self.time_left.map(|left| ("time_left_seconds", left.as_secs().to_string())));
+        metadata
+    }
+
     /// Of an update whose files are not registered yet.
     pub fn unpublished(update: &Update) -> Self {
         Self { text: update.why_unpublished(), ..Self::default() }
