@@ -3,6 +3,7 @@
 
 mod event;
 mod explained;
+mod resolved;
 mod run;
 mod status;
 
@@ -18,6 +19,7 @@ use serde::Serialize;
 pub(crate) use self::{
     event::Event,
     explained::Explained,
+    resolved::{DescribedServer, Resolved, verdict_state},
     run::{Run, Runs, Started, run_state},
     status::{MissingCopy, Server, Servers, Status, cell_state, cell_words, clock_state, server_state},
 };
