@@ -310,7 +310,7 @@ impl Mesh {
         let running = keep(&process);
         let parts = resolver::Parts {
             registry: Silent,
-            channels: process.channels,
+            reports: lockstep_replicas::GrpcReports::new(process.channels),
             clocks: resolver::adapters::clocks_none::NoClocks,
             password_key: None,
             health: process.health,

@@ -190,7 +190,7 @@ async fn a_device_is_sent_to_a_server_that_holds_all_of_it() {
     told.says(&["no server holds all of it"]);
 }
 
-/// R36, R51, R52, R53: before it is published an update is "not yet"; each protocol has its own port; what was entered for others
+/// R51, R52, R53: before it is published an update is "not yet"; each protocol has its own port; what was entered for others
 /// is sent as it was entered, with the password in plain text, from whoever has the key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_update_is_sent_as_its_protocol_says() {
