@@ -335,11 +335,11 @@ async fn measure(work: &Work) -> Result<bool> {
     let rates = format!("{:.0} beside {:.0}, {ratio:.2}", median(&resolver), median(&echo));
     line("calls a second, at least 0.8 of bare tonic", rates, ratio >= RATIO_MIN);
     for side in [&echo, &resolver] {
-        let times = open(side, &questions, &drain).await?;
+        let (times, lost) = open(side, &questions, &drain).await?;
         let at =
             |share: usize| times.get((times.len().max(1) - 1) * share / 1_000).copied().unwrap_or_default();
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        let text =
+        let mut text =
             format!("p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms", ms(at(500)), ms(at(990)), ms(at(999)));
         match side.name {
             "resolver" => {
@@ -467,8 +467,9 @@ async fn closed(side: &Side, questions: &Arc<Questions>, drain: &Drain) -> Resul
     Ok(calls as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Calls at fixed moments, whether the earlier ones were answered or not: how long each takes from its moment, sorted.
-async fn open(side: &Side, questions: &Arc<Questions>, drain: &Drain) -> Result<Vec<Duration>> {
+/// Calls at fixed moments, whether the earlier ones were answered or not: how long each takes from its moment, sorted, and
+/// how many had no answer.
+async fn open(side: &Side, questions: &Arc<Questions>, drain: &Drain) -> Result<(Vec<Duration>, usize)> {
     let total = RATE * usize::try_from(ROUND.as_secs())?;
     let (done, mut finished) = mpsc::channel(total);
     let begun = Instant::now() + Duration::from_millis(10);
@@ -491,9 +492,7 @@ async fn open(side: &Side, questions: &Arc<Questions>, drain: &Drain) -> Result<
     while let Some(time) = timeout(SOON, finished.recv()).await? {
         times.push(time);
     }
-    if times.len() < total {
-        bail!("{}: {} of {total} calls failed", side.name, total - times.len());
-    }
     times.sort();
-    Ok(times)
+    let lost = total - times.len();
+    Ok((times, lost))
 }

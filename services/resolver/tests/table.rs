@@ -218,7 +218,8 @@ fn run(row: &[&str]) -> (String, String) {
     assert_eq!(answer.as_ref().map(|a| &a.connection), short.as_ref().map(|a| &a.connection), "{row:?}");
     match answer {
         Ok(answer) => {
-            let server = answer.connection.server.as_ref().map_or("–".to_owned(), ToString::to_string);
+            let server =
+                answer.connection.server.as_ref().map_or_else(|| "–".to_owned(), ToString::to_string);
             let verdicts: Vec<String> = answer.verdicts.iter().map(told).collect();
             let explanation = if verdicts.is_empty() { "–".to_owned() } else { verdicts.join("<br>") };
             (format!("{server}: `{}`", answer.connection.uri()), explanation)

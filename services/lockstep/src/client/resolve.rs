@@ -22,7 +22,7 @@ pub(crate) async fn run(session: &Session, format: Format, args: ResolveArgs) ->
     let what = format!("could not find out where {} gets {name}", args.device);
     let detail = if args.explain { Detail::Explained } else { Detail::Unspecified };
     let request = ResolveConnectionRequest {
-        subject: args.path.map(Subject::Path).or(args.firmware.map(Subject::FirmwareId)),
+        subject: args.path.map(Subject::Path).or_else(|| args.firmware.map(Subject::FirmwareId)),
         current_server_id: args.server,
         device_id: args.device,
         device_site: args.site,

@@ -54,7 +54,9 @@ pub enum Criterion {
 }
 
 /// All but the order of the device: what can be compared without hashing.
-fn cheap(asked: &Asked<'_>, offer: &Offer<'_>) -> (bool, bool, bool, Load) {
+type Cheap = (bool, bool, bool, Load);
+
+fn cheap(asked: &Asked<'_>, offer: &Offer<'_>) -> Cheap {
     (offer.is_fenced, offer.id != asked.current, !is_near(asked, offer), offer.load)
 }
 
@@ -79,7 +81,7 @@ fn by_device(asked: &Asked<'_>, a: &Offer<'_>, b: &Offer<'_>) -> Ordering {
 
 /// The server that the device is sent to; `None` without offers.
 pub fn best<'a>(asked: &Asked<'_>, offers: impl Iterator<Item = Offer<'a>>) -> Option<Offer<'a>> {
-    let mut best: Option<(Offer<'a>, (bool, bool, bool, Load), Option<u128>)> = None;
+    let mut best: Option<(Offer<'a>, Cheap, Option<u128>)> = None;
     for offer in offers {
         let key = cheap(asked, &offer);
         let Some((kept, known, hash)) = &mut best else {
