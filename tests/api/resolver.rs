@@ -284,6 +284,11 @@ async fn a_changed_address_is_in_the_very_next_answer() {
         assert_eq!(told.with(&["server_id"]).value("actual_revision"), described.revision.to_string());
         revision = described.revision;
     }
+    let twice = change(Server { site: "twice".to_owned(), ..named("s3") }, &["site"], 0);
+    let (a, b) = tokio::join!(update(&here, twice.clone()), update(&there, twice.clone()));
+    assert_eq!(a.expect("changed"), b.expect("the same"), "one request on two resolvers at once");
+    let undo = change(named("s3"), &["site"], update(&here, twice).await.expect("again").revision);
+    update(&here, undo).await.expect("changed");
     let race = |site: &str| change(Server { site: site.to_owned(), ..named("s2") }, &["site"], 0);
     let (a, b) = tokio::join!(update(&here, race("north")), update(&there, race("south")));
     assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
