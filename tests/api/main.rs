@@ -15,6 +15,7 @@ mod placement;
 mod planted;
 mod refusal;
 mod repeats;
+mod resolver;
 mod rights;
 mod runs;
 mod states;

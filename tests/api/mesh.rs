@@ -29,6 +29,9 @@ use lockstep_proto::{
         ListRowsRequest, ListServersRequest, Row, cell, matrix_service_client::MatrixServiceClient,
         server_summary, sync_run_service_client::SyncRunServiceClient,
     },
+    resolver::v1::{
+        connection_service_client::ConnectionServiceClient, server_service_client::ServerServiceClient,
+    },
 };
 use lockstep_registry::{
     Changes, Commit, Committed, ListQuery, Listing, Note, Record, Registry as _, RegistryError,
@@ -38,6 +41,8 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Request, Response, Status};
 
+/// The key of the passwords that are stored with firmware updates.
+pub(crate) const PASSWORD_KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 /// The trust domain of the tests.
 pub(crate) const DOMAIN: &str = "lockstep.test";
 /// Nothing in these tests takes longer, unless it hangs.
@@ -119,6 +124,7 @@ pub(crate) struct Mesh {
     options: BTreeMap<String, Options>,
     pub(crate) servers: BTreeMap<String, Running>,
     pub(crate) gateway: Option<Running>,
+    pub(crate) resolver: Option<Running>,
     pub(crate) registry: SqliteRegistry,
 }
 
@@ -155,11 +161,13 @@ impl Mesh {
             options: BTreeMap::new(),
             servers: BTreeMap::new(),
             gateway: None,
+            resolver: None,
             registry,
         };
         for (number, options) in options.into_iter().enumerate() {
             mesh.start(&format!("s{}", number + 1), options).await;
         }
+        mesh.resolver = Some(mesh.another_resolver(Some(PASSWORD_KEY)).await);
         mesh.start_gateway().await;
         mesh.ready().await;
         mesh
@@ -259,7 +267,7 @@ impl Mesh {
         let config = gateway::Config {
             registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
             catalog: gateway::config::Uris::default(),
-            resolver: gateway::config::Uris::default(),
+            resolver: gateway::config::Uris(self.resolver.iter().map(Running::uri).collect()),
         };
         let running = keep(&process);
         let work = gateway::run(config, process);
@@ -273,14 +281,47 @@ impl Mesh {
         let config = gateway::Config {
             registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
             catalog: gateway::config::Uris::default(),
-            resolver: gateway::config::Uris::default(),
+            resolver: gateway::config::Uris(self.resolver.iter().map(Running::uri).collect()),
         };
         let running = keep(&process);
         run(&running.drain, gateway::run(config, process));
         running
     }
 
-    /// An operator in front of another gateway than the first.
+    /// One more resolver, with this key of stored passwords.
+    pub(crate) async fn another_resolver(&self, password_key: Option<&str>) -> Running {
+        let process = self.process(Identity::Service("resolver"), &["registry"], 0).await;
+        let config = resolver::Config {
+            registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
+            password_key: password_key.map(|key| {
+                let path = self.path("password.key");
+                fs::write(&path, key).expect("written");
+                path
+            }),
+        };
+        let running = keep(&process);
+        run(&running.drain, resolver::run(config, process));
+        running
+    }
+
+    /// A resolver whose registry does not answer.
+    pub(crate) async fn resolver_without_registry(&self) -> Running {
+        let process = self.process(Identity::Service("resolver"), &["registry"], 0).await;
+        let running = keep(&process);
+        let parts = resolver::Parts {
+            registry: Silent,
+            reports: lockstep_replicas::GrpcReports::new(process.channels),
+            clocks: resolver::adapters::clocks_none::NoClocks,
+            password_key: None,
+            health: process.health,
+            drain: process.drain,
+            entropy: lockstep_model::clock::SystemEntropy,
+        };
+        run(&running.drain, resolver::serve(parts, process.incoming));
+        running
+    }
+
+    /// An operator in front of another service than the first gateway.
     pub(crate) fn operator_at(&self, door: &Running, name: &str) -> Caller {
         let channels = self.channels(&operator(name));
         Caller { channel: channels.to(&door.uri(), door.identity.clone(), Lane::Control) }
@@ -525,6 +566,14 @@ impl Caller {
 
     pub(crate) fn matrix(&self) -> MatrixServiceClient<Channel> {
         MatrixServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn connections(&self) -> ConnectionServiceClient<Channel> {
+        ConnectionServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn described(&self) -> ServerServiceClient<Channel> {
+        ServerServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn runs(&self) -> SyncRunServiceClient<Channel> {

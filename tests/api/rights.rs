@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use lockstep_chassis::{PRINCIPAL_KEY, SERVER_KEY, pki::DevelopmentCa, status};
 use lockstep_model::{Identity, Reason, Role};
-use lockstep_proto::{filesync::v1 as filesync, gateway::v1 as gateway};
+use lockstep_proto::{filesync::v1 as filesync, gateway::v1 as gateway, resolver::v1 as resolver};
 use prost::Message;
 use prost_reflect::{DescriptorPool, MethodDescriptor, Value};
 use tokio::time::timeout;
@@ -231,6 +231,24 @@ fn effective(rpc: &Rpc, Known { existing, kept, run_id }: &Known) -> Vec<Bytes> 
         "RestoreFile" => {
             let (path, expected_revision) = (kept.path.clone(), kept.revision);
             vec![bytes(&filesync::RestoreFileRequest { path, expected_revision, request_id: uuid() })]
+        }
+        "ResolveConnection" => {
+            use resolver::resolve_connection_request::Subject;
+            vec![bytes(&resolver::ResolveConnectionRequest {
+                subject: Some(Subject::Path(existing.path.clone())),
+                current_server_id: "s1".to_owned(),
+                device_id: "device".to_owned(),
+                ..resolver::ResolveConnectionRequest::default()
+            })]
+        }
+        "UpdateServer" => {
+            let (server_id, site) = ("s1".to_owned(), "unwanted".to_owned());
+            vec![bytes(&resolver::UpdateServerRequest {
+                server: Some(resolver::Server { server_id, site, ..resolver::Server::default() }),
+                update_mask: Some(prost_types::FieldMask { paths: vec!["site".to_owned()] }),
+                expected_revision: 0,
+                request_id: uuid(),
+            })]
         }
         "Check" | "Watch" | "ServerReflectionInfo" => vec![Bytes::new()],
         other => panic!("{other} is new: say with which messages it does something"),

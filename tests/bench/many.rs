@@ -210,7 +210,7 @@ fn path_of(number: usize) -> String {
     format!("files/{:03}/{number:06}.bin", number / 1_000)
 }
 
-fn file_record(origin: &ServerId) -> Result<String> {
+pub(crate) fn file_record(origin: &ServerId) -> Result<String> {
     Ok(serde_json::to_string(&FileRecord {
         file_id: "0e37df36-f698-11e6-8dd4-cb9ced3df976".parse()?,
         digest: Digest::of(b""),

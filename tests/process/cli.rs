@@ -24,23 +24,23 @@ const LARGE_BYTES: usize = 160 << 20;
 
 /// Every text that was seen, with its name.
 #[derive(Default)]
-struct Seen(Vec<(String, String)>);
+pub(crate) struct Seen(Vec<(String, String)>);
 
 impl Seen {
-    fn note(&mut self, name: &str, text: String) {
+    pub(crate) fn note(&mut self, name: &str, text: String) {
         self.0.push((name.to_owned(), text));
     }
 
     /// Compares with the recorded texts, all of them at once.
-    fn compare(&self) {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("process/cli.txt");
+    pub(crate) fn compare(&self, record: &str) {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("process").join(record);
         let sections = self.0.iter().map(|(name, text)| format!("$ {name}\n{text}\n"));
         let now = sections.collect::<Vec<_>>().join("\n");
         if std::env::var_os("UPDATE").is_some() {
             fs::write(path, now).expect("written");
             return;
         }
-        let recorded = fs::read_to_string(path).expect("tests/process/cli.txt is there");
+        let recorded = fs::read_to_string(path).expect("the record is there");
         if recorded == now {
             return;
         }
@@ -58,7 +58,7 @@ async fn output(installation: &Installation, args: &[&str]) -> Output {
 }
 
 /// Runs a command, gives its code and what it printed, normalised: first the result, then the error.
-async fn told(installation: &Installation, args: &[&str]) -> (i32, String) {
+pub(crate) async fn told(installation: &Installation, args: &[&str]) -> (i32, String) {
     let output = output(installation, args).await;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).replace(&installation.data().display().to_string(), "<data>");
@@ -66,7 +66,7 @@ async fn told(installation: &Installation, args: &[&str]) -> (i32, String) {
 }
 
 /// Runs a command until it says all of `words`, and notes what it says then, with its exit code.
-async fn until_told(installation: &Installation, seen: &mut Seen, args: &[&str], words: &[&str]) {
+pub(crate) async fn until_told(installation: &Installation, seen: &mut Seen, args: &[&str], words: &[&str]) {
     let text = wait::until(format!("{args:?} says {words:?}"), TOLD_MAX, || async {
         let (code, text) = told(installation, args).await;
         let text = format!("{text}\n=> {code}");
@@ -329,7 +329,7 @@ async fn each_state_is_told_in_words() {
     following.wait().expect("it ends");
     story.extend(happened.try_iter());
     assert_story(&story);
-    seen.compare();
+    seen.compare("cli.txt");
 }
 
 /// What happened, in the order that matters.

@@ -16,6 +16,7 @@ mod fanout;
 mod flips;
 mod gateways;
 mod model;
+mod resolver;
 mod tamper;
 mod trace;
 mod truth;
