@@ -6,6 +6,7 @@ mod calls;
 mod changes;
 mod disk;
 mod early;
+mod firmware;
 mod half_open;
 mod lost;
 mod matrix;

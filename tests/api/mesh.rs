@@ -18,6 +18,9 @@ use lockstep_model::{
     record::{OperatorRecord, operator_key},
 };
 use lockstep_proto::{
+    catalog::v1::{
+        firmware_service_client::FirmwareServiceClient, settings_service_client::SettingsServiceClient,
+    },
     filesync::v1::{
         File, NewFile, RegisterFileRequest, UploadChunk, UploadHeader, WriteUploadRequest,
         WriteUploadResponse, content_service_client::ContentServiceClient,
@@ -124,6 +127,7 @@ pub(crate) struct Mesh {
     options: BTreeMap<String, Options>,
     pub(crate) servers: BTreeMap<String, Running>,
     pub(crate) gateway: Option<Running>,
+    pub(crate) catalog: Option<Running>,
     pub(crate) resolver: Option<Running>,
     pub(crate) registry: SqliteRegistry,
 }
@@ -161,12 +165,14 @@ impl Mesh {
             options: BTreeMap::new(),
             servers: BTreeMap::new(),
             gateway: None,
+            catalog: None,
             resolver: None,
             registry,
         };
         for (number, options) in options.into_iter().enumerate() {
             mesh.start(&format!("s{}", number + 1), options).await;
         }
+        mesh.start_catalog(None).await;
         mesh.resolver = Some(mesh.another_resolver(Some(PASSWORD_KEY)).await);
         mesh.start_gateway().await;
         mesh.ready().await;
@@ -266,7 +272,7 @@ impl Mesh {
         let process = self.process(Identity::Service("gateway"), &["registry"], port).await;
         let config = gateway::Config {
             registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
-            catalog: gateway::config::Uris::default(),
+            catalog: gateway::config::Uris(self.catalog.iter().map(Running::uri).collect()),
             resolver: gateway::config::Uris(self.resolver.iter().map(Running::uri).collect()),
         };
         let running = keep(&process);
@@ -275,12 +281,48 @@ impl Mesh {
         self.gateway = Some(running);
     }
 
+    /// Starts the catalog, or starts it again at its address, with another file of sources.
+    pub(crate) async fn start_catalog(&mut self, sources: Option<PathBuf>) {
+        let port = match self.catalog.take() {
+            Some(before) => {
+                before.stop().await;
+                before.port
+            }
+            None => 0,
+        };
+        self.catalog = Some(self.catalog_at(port, sources).await);
+    }
+
+    fn location(&self) -> lockstep_registry::Location {
+        format!("sqlite:{}", self.registry_file().display()).parse().expect("a location")
+    }
+
+    /// The key that catalog and resolver share.
+    fn password_key(&self) -> PathBuf {
+        let key = self.path("passwords.key");
+        fs::write(&key, PASSWORD_KEY).expect("written");
+        key
+    }
+
+    async fn catalog_at(&self, port: u16, sources: Option<PathBuf>) -> Running {
+        let process = self.process(Identity::Service("catalog"), &["registry"], port).await;
+        let config = catalog::Config {
+            registry: self.location(),
+            sources,
+            password_key: Some(self.password_key()),
+            takeover_after: lockstep_chassis::Span(Duration::from_secs(3)),
+        };
+        let running = keep(&process);
+        run(&running.drain, catalog::run(config, process));
+        running
+    }
+
     /// One more gateway, beside the first.
     pub(crate) async fn another_gateway(&self) -> Running {
         let process = self.process(Identity::Service("gateway"), &["registry"], 0).await;
         let config = gateway::Config {
             registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
-            catalog: gateway::config::Uris::default(),
+            catalog: gateway::config::Uris(self.catalog.iter().map(Running::uri).collect()),
             resolver: gateway::config::Uris(self.resolver.iter().map(Running::uri).collect()),
         };
         let running = keep(&process);
@@ -292,7 +334,7 @@ impl Mesh {
     pub(crate) async fn another_resolver(&self, password_key: Option<&str>) -> Running {
         let process = self.process(Identity::Service("resolver"), &["registry"], 0).await;
         let config = resolver::Config {
-            registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
+            registry: self.location(),
             password_key: password_key.map(|key| {
                 let path = self.path("password.key");
                 fs::write(&path, key).expect("written");
@@ -574,6 +616,14 @@ impl Caller {
 
     pub(crate) fn described(&self) -> ServerServiceClient<Channel> {
         ServerServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn firmware(&self) -> FirmwareServiceClient<Channel> {
+        FirmwareServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn settings(&self) -> SettingsServiceClient<Channel> {
+        SettingsServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn runs(&self) -> SyncRunServiceClient<Channel> {

@@ -4,8 +4,18 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use lockstep_chassis::{PRINCIPAL_KEY, SERVER_KEY, pki::DevelopmentCa, status};
-use lockstep_model::{Identity, Reason, Role};
-use lockstep_proto::{filesync::v1 as filesync, gateway::v1 as gateway, resolver::v1 as resolver};
+use lockstep_model::{
+    Identity, Reason, Role,
+    firmware::{FirmwareOrigin, FirmwareRecord, FirmwareState, Protocol, firmware_key},
+};
+use lockstep_proto::{
+    catalog::v1 as catalog, filesync::v1 as filesync, gateway::v1 as gateway, resolver::v1 as resolver,
+};
+use lockstep_registry::{Commit, Registry as _};
+use lockstep_tests::harness::{
+    Vendor,
+    vendor::{feed, offer},
+};
 use prost::Message;
 use prost_reflect::{DescriptorPool, MethodDescriptor, Value};
 use tokio::time::timeout;
@@ -122,13 +132,19 @@ fn bytes(message: &impl Message) -> Bytes {
 struct Known {
     existing: filesync::File,
     kept: filesync::File,
+    /// Goes together with others.
+    doomed: filesync::File,
     run_id: String,
+    /// Updates: one to cancel, one to try again, one to edit, one to delete.
+    updates: [catalog::Firmware; 4],
 }
 
 impl Known {
     /// Registers them, and sets bytes aside on s1 for whoever may restore or delete them.
     async fn make(mesh: &Mesh) -> Self {
         let admin = mesh.operator("local");
+        let doomed = admin.register("s1", "right/with-others", b"kept").await.expect("registered");
+        let updates = updates(mesh).await;
         let existing = admin.register("s1", "right/existing", b"wanted").await.expect("registered");
         let kept = admin.register("s1", "right/kept", b"kept").await.expect("registered");
         for name in ["restored", "deleted"] {
@@ -137,12 +153,161 @@ impl Known {
         }
         let request = gateway::StartSyncRunRequest { request_id: uuid(), ..Default::default() };
         let run = admin.runs().start_sync_run(request).await.expect("started").into_inner().run;
-        Self { existing, kept, run_id: run.expect("a run").run_id }
+        Self { existing, kept, doomed, run_id: run.expect("a run").run_id, updates }
     }
 }
 
+/// Updates without files, as the registry has them, and one more that nobody uses.
+async fn updates(mesh: &Mesh) -> [catalog::Firmware; 4] {
+    let record = |state: FirmwareState| FirmwareRecord {
+        model: "UD3".to_owned(),
+        version: "1".to_owned(),
+        state,
+        failure: None,
+        origin: FirmwareOrigin::Feed { source_id: "gone".to_owned(), offer_id: uuid() },
+        server_id: "s1".parse().expect("an id"),
+        target: None,
+        protocol: Protocol::Https,
+        host: String::new(),
+        port: None,
+        path: String::new(),
+        user: String::new(),
+        sealed_password: String::new(),
+        in_use: false,
+        release_notes: String::new(),
+        added_time: "2026-01-01T00:00:00Z".parse().expect("a time"),
+        files: Vec::new(),
+        requested_by: "operator/local seed".to_owned(),
+    };
+    let states =
+        [FirmwareState::Failed, FirmwareState::Failed, FirmwareState::Published, FirmwareState::Published];
+    let mut made = Vec::new();
+    for state in states.into_iter().chain([FirmwareState::Published]) {
+        let firmware_id = uuid();
+        let key = firmware_key(&firmware_id.parse().expect("an id"));
+        let puts = vec![(key, serde_json::to_string(&record(state)).expect("JSON"))];
+        let done = mesh.registry.commit(Commit { puts, ..Commit::default() }).await.expect("commits");
+        let revision = i64::try_from(done.revision.0).expect("small");
+        made.push(catalog::Firmware { firmware_id, revision, ..catalog::Firmware::default() });
+    }
+    made.pop();
+    made.try_into().expect("four")
+}
+
+fn mask(field: &str) -> Option<prost_types::FieldMask> {
+    Some(prost_types::FieldMask { paths: vec![field.to_owned()] })
+}
+
+/// The same for what is called of firmware, settings and servers.
+fn effective_elsewhere(method: &str, known: &Known) -> Option<Vec<Bytes>> {
+    let [cancelled, restored, edited, deleted] = &known.updates;
+    let firmware_id = |update: &catalog::Firmware| update.firmware_id.clone();
+    let message = match method {
+        "RefreshOffers" => {
+            bytes(&catalog::RefreshOffersRequest { source_id: String::new(), request_id: uuid() })
+        }
+        "ListOffers" | "ListFirmware" | "WatchFirmware" | "GetSettings" | "ListFirmwareRows" => Bytes::new(),
+        "StartDownload" => bytes(&catalog::StartDownloadRequest {
+            source_id: "acme".to_owned(),
+            offer_id: "os".to_owned(),
+            server_id: "s1".to_owned(),
+            target_path: "right/fw".to_owned(),
+            protocol: 0,
+            request_id: uuid(),
+        }),
+        "CancelDownload" => {
+            bytes(&catalog::CancelDownloadRequest { firmware_id: firmware_id(cancelled), request_id: uuid() })
+        }
+        "RestoreDownload" => {
+            bytes(&catalog::RestoreDownloadRequest { firmware_id: firmware_id(restored), request_id: uuid() })
+        }
+        "WriteFirmware" => return Some(archive()),
+        "GetFirmware" => bytes(&catalog::GetFirmwareRequest { firmware_id: firmware_id(edited) }),
+        "UpdateFirmware" => bytes(&catalog::UpdateFirmwareRequest {
+            firmware: Some(catalog::Firmware { use_state: 2, ..edited.clone() }),
+            update_mask: mask("use_state"),
+            password: String::new(),
+            expected_revision: edited.revision,
+            request_id: uuid(),
+        }),
+        "DeleteFirmware" => bytes(&catalog::DeleteFirmwareRequest {
+            firmware_id: firmware_id(deleted),
+            expected_revision: deleted.revision,
+            request_id: uuid(),
+        }),
+        // The one that is left when one is edited to be used and one is deleted.
+        "DeleteUnusedFirmware" => bytes(&catalog::DeleteUnusedFirmwareRequest {
+            dry_run: false,
+            expected_count: 1,
+            request_id: uuid(),
+        }),
+        "UpdateSettings" => bytes(&catalog::UpdateSettingsRequest {
+            settings: Some(catalog::Settings { firmware_synchronization: 2, ..catalog::Settings::default() }),
+            update_mask: mask("firmware_synchronization"),
+            expected_revision: 0,
+            request_id: uuid(),
+        }),
+        "UpdatePlacement" => bytes(&filesync::UpdatePlacementRequest {
+            files: vec![seen(&known.kept)],
+            placement: Some(filesync::Placement { scope: 2, reason: "OPTION_OFF".to_owned() }),
+            request_id: uuid(),
+        }),
+        "DeleteFiles" => {
+            bytes(&filesync::DeleteFilesRequest { files: vec![seen(&known.doomed)], request_id: uuid() })
+        }
+        "CancelUpload" => bytes(&filesync::CancelUploadRequest { upload_id: uuid(), request_id: uuid() }),
+        "CheckSpace" => bytes(&filesync::CheckSpaceRequest { size_bytes: 1 }),
+        "ResolveConnection" => bytes(&resolver::ResolveConnectionRequest {
+            subject: Some(resolver::resolve_connection_request::Subject::Path(known.existing.path.clone())),
+            current_server_id: "s1".to_owned(),
+            device_id: "device".to_owned(),
+            ..resolver::ResolveConnectionRequest::default()
+        }),
+        "UpdateServer" => bytes(&resolver::UpdateServerRequest {
+            server: Some(resolver::Server {
+                server_id: "s1".to_owned(),
+                site: "here".to_owned(),
+                ..resolver::Server::default()
+            }),
+            update_mask: mask("site"),
+            expected_revision: 0,
+            request_id: uuid(),
+        }),
+        _ => return None,
+    };
+    Some(vec![message])
+}
+
+fn seen(file: &filesync::File) -> filesync::SeenFile {
+    filesync::SeenFile { path: file.path.clone(), expected_revision: file.revision }
+}
+
+/// A zip with one stored file, as a stream.
+fn archive() -> Vec<Bytes> {
+    use catalog::write_firmware_request::Part;
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    writer.start_file("imported", options).expect("started");
+    std::io::Write::write_all(&mut writer, b"imported").expect("written");
+    let archive = writer.finish().expect("finished").into_inner();
+    let header = catalog::FirmwareHeader {
+        model: "UD3".to_owned(),
+        version: "1".to_owned(),
+        server_id: "s1".to_owned(),
+        target_path: "right/imported".to_owned(),
+        protocol: 0,
+        size_bytes: i64::try_from(archive.len()).expect("small"),
+        request_id: uuid(),
+    };
+    let chunk = catalog::FirmwareChunk { offset_bytes: 0, data: archive.into() };
+    [Part::Header(header), Part::Chunk(chunk)]
+        .map(|part| bytes(&catalog::WriteFirmwareRequest { part: Some(part) }))
+        .to_vec()
+}
+
 /// Messages with which the RPC would do something: the call of somebody without the right must not.
-fn effective(rpc: &Rpc, Known { existing, kept, run_id }: &Known) -> Vec<Bytes> {
+fn effective(rpc: &Rpc, known: &Known) -> Vec<Bytes> {
+    let Known { existing, kept, run_id, .. } = known;
     let (_, method) = rpc.name.split_once('/').expect("a method");
     let digest = existing.digest.clone();
     match method {
@@ -232,26 +397,9 @@ fn effective(rpc: &Rpc, Known { existing, kept, run_id }: &Known) -> Vec<Bytes> 
             let (path, expected_revision) = (kept.path.clone(), kept.revision);
             vec![bytes(&filesync::RestoreFileRequest { path, expected_revision, request_id: uuid() })]
         }
-        "ResolveConnection" => {
-            use resolver::resolve_connection_request::Subject;
-            vec![bytes(&resolver::ResolveConnectionRequest {
-                subject: Some(Subject::Path(existing.path.clone())),
-                current_server_id: "s1".to_owned(),
-                device_id: "device".to_owned(),
-                ..resolver::ResolveConnectionRequest::default()
-            })]
-        }
-        "UpdateServer" => {
-            let (server_id, site) = ("s1".to_owned(), "unwanted".to_owned());
-            vec![bytes(&resolver::UpdateServerRequest {
-                server: Some(resolver::Server { server_id, site, ..resolver::Server::default() }),
-                update_mask: Some(prost_types::FieldMask { paths: vec!["site".to_owned()] }),
-                expected_revision: 0,
-                request_id: uuid(),
-            })]
-        }
         "Check" | "Watch" | "ServerReflectionInfo" => vec![Bytes::new()],
-        other => panic!("{other} is new: say with which messages it does something"),
+        other => effective_elsewhere(other, known)
+            .unwrap_or_else(|| panic!("{other} is new: say with which messages it does something")),
     }
 }
 
@@ -332,7 +480,12 @@ async fn run_ids(mesh: &Mesh) -> Vec<String> {
 /// the right gets nothing and changes nothing, also with the name of somebody else in the metadata.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_rpc_checks_every_identity() {
-    let mesh = Mesh::new(2).await;
+    let mut mesh = Mesh::new(2).await;
+    let vendor = Vendor::start().await;
+    let os = offer("os", "UD3", "2", &[("os.bin", &vendor.uri("slow/1/os.bin"), &[7; 10_000])]);
+    vendor.put("os.bin", &[7; 10_000]);
+    vendor.put("feed.json", &feed(&[os]));
+    mesh.start_catalog(Some(vendor.sources_file(&[("acme", "plain/feed.json")]))).await;
     let known = Known::make(&mesh).await;
     for path in ["right/moving", "right/directory/file", "right/going/file"] {
         mesh.operator("local").register("s1", path, b"wanted").await.expect("registered");

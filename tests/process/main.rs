@@ -13,6 +13,7 @@ mod disks;
 mod environment;
 mod everywhere;
 mod fanout;
+mod firmware;
 mod flips;
 mod gateways;
 mod model;

@@ -74,11 +74,7 @@ async fn asked<T>(
 fn refusal(server: &Server, status: &Status) -> Refusal {
     let failure = status::read(status);
     let message = format!("the server {}: {failure}", server.id);
-    Refusal {
-        metadata: failure.metadata(),
-        retry_after: failure.retry_after(),
-        ..Refusal::new(failure.reason(), message)
-    }
+    Refusal::of(&failure, message)
 }
 
 fn signed(value: u64) -> i64 {

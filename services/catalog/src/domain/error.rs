@@ -24,12 +24,43 @@ pub struct Refusal {
     pub metadata: Metadata,
     /// How long to wait, where waiting helps.
     pub retry_after: Option<Duration>,
+    /// The fields that are wrong.
+    pub violations: Vec<Violation>,
+    /// What kind of thing is missing or in the way, and its name.
+    pub resource: Option<(&'static str, String)>,
 }
 
 impl Refusal {
     /// Without further values.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), metadata: Vec::new(), retry_after: None }
+        Self {
+            reason,
+            message: message.into(),
+            metadata: Vec::new(),
+            retry_after: None,
+            violations: Vec::new(),
+            resource: None,
+        }
+    }
+
+    /// What `fault` tells, with another text around its own.
+    pub fn of(fault: &dyn Fault, message: impl Into<String>) -> Self {
+        Self {
+            reason: fault.reason(),
+            message: message.into(),
+            metadata: fault.metadata(),
+            retry_after: fault.retry_after(),
+            violations: fault.violations(),
+            resource: fault.resource(),
+        }
+    }
+
+    /// One field that is wrong.
+    pub fn field(field: &str, description: impl Into<String>) -> Self {
+        let description = description.into();
+        let message = format!("{field}: {description}");
+        let violations = vec![Violation { field: field.to_owned(), description }];
+        Self { violations, ..Self::new(Reason::FieldViolation, message) }
     }
 }
 
@@ -44,6 +75,14 @@ impl Fault for Refusal {
 
     fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    fn violations(&self) -> Vec<Violation> {
+        self.violations.clone()
+    }
+
+    fn resource(&self) -> Option<(&'static str, String)> {
+        self.resource.clone()
     }
 }
 
@@ -262,6 +301,7 @@ impl Fault for CatalogError {
     fn violations(&self) -> Vec<Violation> {
         match self {
             Self::Fields(violations) | Self::Names(violations) => violations.clone(),
+            Self::Server(error) => error.violations(),
             _ => Vec::new(),
         }
     }

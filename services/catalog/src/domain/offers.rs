@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_model::{FirmwareId, Reason};
+use lockstep_model::FirmwareId;
 
 use crate::{
     domain::{
@@ -102,13 +102,13 @@ pub fn place(offer: &Offer) -> String {
 
 /// What a vendor's failure is as data.
 pub fn refusal(error: &VendorError) -> Refusal {
-    use lockstep_model::Fault as _;
-    let reason: Reason = error.reason();
-    Refusal { metadata: error.metadata(), ..Refusal::new(reason, error.to_string()) }
+    Refusal::of(error, error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
+    use lockstep_model::Reason;
+
     use super::*;
 
     fn entry(offer_id: &str, model: &str) -> FeedEntry {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use lockstep_model::{Fault as _, FirmwareId, clock::Entropy as _, firmware::FirmwareState};
+use lockstep_model::{FirmwareId, clock::Entropy as _, firmware::FirmwareState};
 use tokio::sync::Notify;
 
 use super::{
@@ -51,12 +51,7 @@ pub(super) enum Stop {
 
 impl From<CatalogError> for Stop {
     fn from(error: CatalogError) -> Self {
-        let reason = error.reason();
-        let refusal = Refusal {
-            metadata: error.metadata(),
-            retry_after: error.retry_after(),
-            ..Refusal::new(reason, error.to_string())
-        };
+        let refusal = Refusal::of(&error, error.to_string());
         refusal.into()
     }
 }

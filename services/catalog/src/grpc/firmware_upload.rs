@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use lockstep_chassis::{Fields, status};
-use lockstep_model::{Fault as _, Reason, RequestId};
+use lockstep_model::{Reason, RequestId};
 use lockstep_proto::catalog::v1::{FirmwareHeader, WriteFirmwareRequest, write_firmware_request::Part};
 use tokio::time::timeout;
 use tonic::Streaming;
@@ -66,21 +66,29 @@ fn bytes(
         let chunk = match next(&mut parts).await? {
             Some(Part::Chunk(chunk)) => chunk,
             None if at == size_bytes => return Ok(None),
-            None => return Err(wrong(format!("the archive ends after {at} of {size_bytes} bytes"))),
-            Some(Part::Header(_)) => return Err(wrong("part: must be a chunk after the header".to_owned())),
+            None => {
+                return Err(Refusal::field(
+                    "header.size_bytes",
+                    format!("is {size_bytes}, and the archive ends after {at} bytes"),
+                ));
+            }
+            Some(Part::Header(_)) => return Err(Refusal::field("part", "must be a chunk after the header")),
         };
         if u64::try_from(chunk.offset_bytes).ok() != Some(at) {
-            let message = format!("chunk.offset_bytes: must be {at}, where the chunk before it ended");
-            return Err(wrong(message));
+            return Err(Refusal::field(
+                "chunk.offset_bytes",
+                format!("must be {at}, where the chunk before ended"),
+            ));
         }
         if chunk.data.len() > CHUNK_BYTES_MAX {
-            return Err(wrong("chunk.data: may have at most 1 MiB".to_owned()));
+            return Err(Refusal::field("chunk.data", "may have at most 1 MiB"));
         }
         let at = at + chunk.data.len() as u64;
         if at > size_bytes {
-            return Err(wrong(format!(
-                "the archive has more than the {size_bytes} bytes that were announced"
-            )));
+            return Err(Refusal::field(
+                "chunk.data",
+                format!("goes beyond the {size_bytes} bytes that were announced"),
+            ));
         }
         Ok(Some((chunk.data, (parts, at))))
     })
@@ -93,14 +101,10 @@ async fn next(parts: &mut Streaming<WriteFirmwareRequest>) -> Result<Option<Part
     };
     let broken = |status| {
         let failure = status::read(&status);
-        Refusal { metadata: failure.metadata(), ..Refusal::new(failure.reason(), failure.to_string()) }
+        Refusal::of(&failure, failure.to_string())
     };
     match next.transpose().map_err(broken)? {
         None => Ok(None),
-        Some(message) => message.part.map(Some).ok_or_else(|| wrong("part: is required".to_owned())),
+        Some(message) => message.part.map(Some).ok_or_else(|| Refusal::field("part", "is required")),
     }
-}
-
-fn wrong(message: String) -> Refusal {
-    Refusal::new(Reason::FieldViolation, message)
 }

@@ -39,7 +39,7 @@ impl Spec {
 /// Every child of an installation.
 pub(crate) fn specs(layout: &Layout, installation: &Installation, args: &UpArgs) -> Vec<Spec> {
     let make = Make { layout, installation, args };
-    let shared = [make.gateway(), make.catalog(), make.stateless("resolver", installation.resolver_port)];
+    let shared = [make.gateway(), make.catalog(), make.resolver()];
     let own = installation.servers.iter().flat_map(|server| [make.timeguard(server), make.filesync(server)]);
     shared.into_iter().chain(own).collect()
 }
@@ -74,8 +74,10 @@ impl Make<'_> {
         spec("catalog", "catalog".to_owned(), settings)
     }
 
-    fn stateless(&self, service: &'static str, port: u16) -> Spec {
-        spec(service, service.to_owned(), self.with_registry(service, port))
+    fn resolver(&self) -> Spec {
+        let mut settings = self.with_registry("resolver", self.installation.resolver_port);
+        settings.push(("password-key", text(&self.layout.password_key())));
+        spec("resolver", "resolver".to_owned(), settings)
     }
 
     fn filesync(&self, server: &Server) -> Spec {
