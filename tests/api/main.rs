@@ -19,3 +19,4 @@ mod runs;
 mod states;
 mod stuck;
 mod uploads;
+mod words;

@@ -214,6 +214,11 @@ impl Mesh {
         }
     }
 
+    /// A process with the certificate and at the address of a server that stopped, for something else to serve there.
+    pub(crate) async fn process_in_place_of(&self, server: &str) -> Process {
+        self.process(of_server(server, "filesync"), &[], self.servers[server].port).await
+    }
+
     /// Starts a server, or starts it again on the directories that it left.
     pub(crate) async fn start(&mut self, server: &str, options: Options) {
         self.options.insert(server.to_owned(), options.clone());

@@ -126,7 +126,10 @@ impl<P: Ports> Engine<P> {
         let concerned = self.inner.intents.concerned(due.iter().map(|missing| &missing.wanted));
         let (stuck, due): (Vec<Missing>, Vec<Missing>) = due.into_iter().partition(|missing| {
             let wanted = &missing.wanted;
-            missing.is_left || concerned.contains(&wanted.path) || board.stale_path(wanted).is_some()
+            missing.is_left
+                || concerned.contains(&wanted.path)
+                || board.is_doubted(wanted)
+                || board.stale_path(wanted).is_some()
         });
         self.dispatch_stuck(stuck);
         let mut due: Vec<Wanted> = due.into_iter().map(|missing| missing.wanted).collect();

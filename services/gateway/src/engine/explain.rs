@@ -52,10 +52,10 @@ pub async fn explain<R: Registry, P: Replicas>(
         Ok::<_, MatrixError>((registered(view, &path, stored)?, position))
     })?;
     let copies = match &registered {
-        Registered::Live(record) => board.read(|view| copies(view, &path, record, servers, board.now())),
+        Registered::Live(record) => board.read(|view| copies(view, &path, record, board.now())),
         _ => loose(board, replicas, &path, servers).await,
     };
-    Ok((explanation(path.to_string(), registered, copies), position))
+    Ok((explanation(path.to_string(), registered, copies).about(servers), position))
 }
 
 /// The newer of what the view has and what the registry says; the record tells more.
@@ -107,20 +107,12 @@ fn told(stored: &Stored) -> Result<Registered, MatrixError> {
     })
 }
 
-fn copies(
-    view: &View,
-    path: &FilePath,
-    record: &Record,
-    servers: &BTreeSet<ServerId>,
-    now: crate::domain::Moment,
-) -> Vec<Copy> {
+/// All copies: the summary is about the file, whichever copies were asked about.
+fn copies(view: &View, path: &FilePath, record: &Record, now: crate::domain::Moment) -> Vec<Copy> {
     let Some((_, learned)) = view.records() else { return Vec::new() };
     let alone = view.member_count() < 2;
     let file = (path.as_str(), record.revision, record.size_bytes);
-    view.servers()
-        .filter(|(id, _)| servers.is_empty() || servers.contains(id))
-        .map(|(id, server)| explain_copy(id, server, file, learned, alone, now))
-        .collect()
+    view.servers().map(|(id, server)| explain_copy(id, server, file, learned, alone, now)).collect()
 }
 
 /// What lies at the path on each server that can be asked; those with nothing are left out.
