@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(5);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 /// Everything is fetched after its registration.
-const FETCHED: Options = Options {
+pub(crate) const FETCHED: Options = Options {
     servers: 3,
     cycle: Duration::from_secs(300),
     gateway: true,
