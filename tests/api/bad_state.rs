@@ -300,6 +300,7 @@ async fn a_store_that_is_not_mounted_is_not_used() {
 async fn a_server_that_is_gone_cannot_be_reached() {
     let mut mesh = Mesh::new(2).await;
     let caller = mesh.operator("publisher");
+    mesh.caught_up("s2").await;
     mesh.servers["s2"].stop().await;
     let before = mesh.footprint().await;
     let told = refused("register", caller.register("s2", "a", b"a").await, Reason::PeerUnreachable);

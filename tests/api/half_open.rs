@@ -101,6 +101,7 @@ async fn a_half_open_server_delays_nobody() {
     caller.register("s1", "before", b"x").await.expect("registered");
     mesh.in_sync("before").await;
 
+    mesh.caught_up("s3").await;
     way.open.send_replace(false);
     let noticed = async {
         eventually("s3 is told", async || state().await == Some(server_summary::State::Unreachable)).await;

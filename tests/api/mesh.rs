@@ -378,6 +378,18 @@ impl Mesh {
         rows.into_iter().find(|row| row.path == path)
     }
 
+    /// Waits until the gateway has heard that a server came to the end of the history.
+    pub(crate) async fn caught_up(&self, server: &str) {
+        let mut matrix = self.operator("viewer").matrix();
+        eventually("it has caught up", async || {
+            let answer =
+                matrix.list_servers(ListServersRequest::default()).await.expect("lists").into_inner();
+            let known = answer.servers.iter().find(|known| known.server_id == server);
+            known.is_some_and(|known| known.lag_count == 0 && known.position == answer.position)
+        })
+        .await;
+    }
+
     /// Waits until every server that runs holds the file.
     pub(crate) async fn in_sync(&self, path: &str) {
         eventually(&format!("{path} is in sync"), async || {

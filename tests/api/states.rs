@@ -245,6 +245,7 @@ async fn a_file_is_explained() {
     refused("no name", explain(&caller, "../x", &[]).await, Reason::PathInvalid).blames(&["path"]);
     refused("unknown", explain(&caller, "f/b", &["s9"]).await, Reason::ServerUnknown);
 
+    mesh.caught_up("s2").await;
     // One that vanished is told with what was known; by a gateway that never heard of it, that nothing is.
     mesh.servers["s2"].stop().await;
     let vanished = (State::Unreachable, State::Failed);
@@ -323,7 +324,8 @@ async fn a_server_says_how_fresh_its_knowledge_is() {
 /// What a cell can say: a name, and the test that has real servers say it, at the moment when the command line and grpcurl
 /// are asked as well (`words.rs`). A state that needs no reason has none.
 ///
-/// Other reasons are those of a try that failed, as they are: any reason of the contract may be among them. A copy that rotted
+/// Other reasons are those of a try that failed, as they are: any reason of the contract may be among them. That a disk refuses
+/// a look at a copy it has (DISK_REFUSED, too) needs a bad disk, so the simulation has it (`sim::doubt`). A copy that rotted
 /// has STORED_CONTENT_CORRUPT only until the next try, which follows at once; nothing is tried on a disk that became
 /// read-only, so that STORE_READ_ONLY is a condition of its server and its cells are pending.
 pub(crate) const SAID: [Said; 19] = [
@@ -470,6 +472,7 @@ async fn every_state_and_reason_of_a_cell_is_said() {
     // Bytes of somebody who is away.
     mesh.servers["s1"].stop().await;
     caller.register("s2", "third", b"on s2 alone").await.expect("registered");
+    mesh.caught_up("s2").await;
     mesh.servers["s2"].stop().await;
     mesh.start("s1", Options::default()).await;
     let expected = failed(Reason::PeerUnreachable);
@@ -545,6 +548,7 @@ async fn a_peer_that_gives_other_bytes_is_told() {
     let mut mesh = Mesh::new(2).await;
     mesh.servers["s1"].stop().await;
     mesh.operator("publisher").register("s2", "given", b"others are given").await.expect("registered");
+    mesh.caught_up("s2").await;
     mesh.servers["s2"].stop().await;
     let process = mesh.process_in_place_of("s2").await;
     let played = process.drain.clone();

@@ -90,51 +90,65 @@ impl Terminal<'_> {
 
     async fn all(&self, path: &str, server: &str) -> String {
         let why = ["file", "why", path, "--server", server];
-        let mut told = vec![self.lockstep(&why).await, self.lockstep(&["status"]).await];
-        told.push(self.lockstep(&["status", "--output", "json"]).await);
-        told.push(self.lockstep(&[&why[..], &["--output", "json"]].concat()).await);
+        let mut told = vec![self.lockstep(&why, server).await, self.lockstep(&["status"], server).await];
+        told.push(self.lockstep(&["status", "--output", "json"], server).await);
+        told.push(self.lockstep(&[&why[..], &["--output", "json"]].concat(), server).await);
         if self.grpcurl.is_some() {
-            told.push(self.grpcurl("ExplainFile", &json!({"path": path, "server_ids": [server]})).await);
-            told.push(self.grpcurl("ListRows", &json!({"path": path, "server_ids": [server]})).await);
-            told.push(self.grpcurl("ListServers", &json!({})).await);
+            told.push(
+                self.grpcurl("ExplainFile", &json!({"path": path, "server_ids": [server]}), server).await,
+            );
+            told.push(self.grpcurl("ListRows", &json!({"path": path, "server_ids": [server]}), server).await);
+            told.push(self.grpcurl("ListServers", &json!({}), server).await);
         }
-        told.join("\n") + "\n"
+        (told.join("\n") + "\n").replace(&self.mesh.path("").display().to_string(), "<data>/")
     }
 
     /// The real command line, with its exit code.
-    async fn lockstep(&self, args: &[&str]) -> String {
+    async fn lockstep(&self, args: &[&str], server: &str) -> String {
         let mut command = Command::new(binary());
         command.args(args).arg("--gateway").arg(self.mesh.door().uri()).args(["--trust-domain", DOMAIN]);
         command.arg("--cert").arg(&self.cert).arg("--key").arg(&self.key);
         command.arg("--ca").arg(self.mesh.path("pki/ca.pem"));
-        let (code, text) = run(command).await;
-        let text = if args.contains(&"json") { shown(&text) } else { normal(&text) };
+        let (code, texts) = run(command).await;
+        let text = shown(&texts, server);
         format!("$ lockstep {}\n{text}\n=> {code}\n", args.join(" "))
     }
 
     /// The real grpcurl, which knows of the contract only what the gateway tells it.
-    async fn grpcurl(&self, method: &str, request: &Value) -> String {
+    async fn grpcurl(&self, method: &str, request: &Value, server: &str) -> String {
         let mut command = Command::new(self.grpcurl.as_deref().unwrap_or_default());
         command.arg("-cacert").arg(self.mesh.path("pki/ca.pem")).arg("-cert").arg(&self.cert);
         command.arg("-key").arg(&self.key).arg("-d").arg(request.to_string());
         command.arg(format!("127.0.0.1:{}", self.mesh.door().port));
         command.arg(format!("lockstep.gateway.v1.MatrixService/{method}"));
-        let (code, text) = run(command).await;
-        format!("{BY_GRPCURL}-d '{request}' {method}\n{}\n=> {code}\n", shown(&text))
+        let (code, texts) = run(command).await;
+        format!("{BY_GRPCURL}-d '{request}' {method}\n{}\n=> {code}\n", shown(&texts, server))
     }
 }
 
-/// Runs a program; its code and all that it printed.
-async fn run(mut command: Command) -> (i32, String) {
+/// Runs a program; its code, the result and the error.
+async fn run(mut command: Command) -> (i32, [String; 2]) {
     command.env_remove("LOCKSTEP_DATA").stdin(Stdio::null()).kill_on_drop(true);
     let output = timeout(PROGRAM_MAX, command.output()).await.expect("it ends").expect("it starts");
-    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    (output.status.code().expect("it ended by itself"), text)
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let code = output.status.code().expect("it ended by itself");
+    (code, [text(&output.stdout), text(&output.stderr)])
 }
 
-/// A document, line by line; or what there is instead.
-fn shown(text: &str) -> String {
-    serde_json::from_str(text).map_or_else(|_| normal(text), |value| document(&value))
+/// Documents line by line, of the servers only the one that it is about; and other text as it is.
+fn shown(texts: &[String; 2], server: &str) -> String {
+    let one = |text: &String| match serde_json::from_str::<Value>(text) {
+        Ok(mut value) => {
+            if let Some(servers) = value.get_mut("servers").and_then(Value::as_array_mut) {
+                servers.retain(|one| {
+                    one.get("server_id").or_else(|| one.get("serverId")) == Some(&json!(server))
+                });
+            }
+            document(&value)
+        }
+        Err(_) => normal(text),
+    };
+    texts.iter().filter(|text| !text.is_empty()).map(one).collect::<Vec<_>>().join("\n")
 }
 
 /// The program, if it is there.

@@ -65,7 +65,16 @@ async fn told(installation: &Installation, args: &[&str]) -> (i32, String) {
     let output = output(installation, args).await;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).replace(&installation.data().display().to_string(), "<data>");
-    (output.status.code().expect("it ended by itself"), normal(&text))
+    let lines = normal(&text).lines().map(without_count).collect::<Vec<_>>().join("\n");
+    (output.status.code().expect("it ended by itself"), lines)
+}
+
+/// How far the copies on other servers than the asked one are depends on the moment.
+fn without_count(line: &str) -> String {
+    let counted = "; verified on ";
+    let Some((before, after)) = line.split_once(counted) else { return line.to_owned() };
+    let servers = after.split(';').next().and_then(|counts| counts.split_once(" of ")).map(|(_, of)| of);
+    format!("{before}{counted}<n> of {}", servers.unwrap_or_default())
 }
 
 /// Runs a command until it says all of `words`, and notes what it says then, with its exit code.

@@ -1,5 +1,7 @@
 //! What a program printed, without what differs from run to run, so that it can be compared with what was recorded.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 /// Text without what differs from run to run: runs of spaces within a line are one, a line that is repeated as well, and
@@ -51,26 +53,23 @@ fn normal_line(line: &str) -> String {
             result.push(next.replace(&unit, "<rate>"));
             at += 2;
         } else {
-            let is_id = plain.len() == 36 && plain.matches('-').count() == 4;
+            let word = &*without_id(word);
             let is_time = plain.len() >= 19 && plain.starts_with("20") && plain.contains('T');
             let is_moving = is_number(&plain)
                 && (words.get(at.wrapping_sub(1)) == Some(&"revision")
-                    || unit == "of"
+                    || (unit == "of" && !words.get(at + 3).is_some_and(|what| what.starts_with("server")))
                     || words.get(at + 1..at + 4) == Some(&["bytes", "a", "second"])
                     || unit == "MiB"
                     || unit == "GiB");
             let is_digest = plain.len() == 64;
-            result.push(if is_id {
-                word.replace(&plain, "<id>")
-            } else if is_time {
+            result.push(if is_time {
                 word.replace(&plain, "<when>")
             } else if is_digest {
                 word.replace(&plain, "<digest>")
             } else if is_moving {
                 word.replace(&plain, "<n>")
-            } else if let Some((head, tail)) = word.split_once("localhost:") {
-                let rest = tail.trim_start_matches(|c: char| c.is_ascii_digit());
-                format!("{head}localhost:<port>{rest}")
+            } else if let Some((head, host, rest)) = port(word) {
+                format!("{head}{host}<port>{rest}")
             } else {
                 word.to_owned()
             });
@@ -78,6 +77,25 @@ fn normal_line(line: &str) -> String {
         }
     }
     format!("{}{}", " ".repeat(indent), result.join(" "))
+}
+
+/// A word without the UUID in it, if there is one.
+fn without_id(word: &str) -> Cow<'_, str> {
+    let is_id = |text: &str| {
+        text.char_indices()
+            .all(|(at, c)| if [8, 13, 18, 23].contains(&at) { c == '-' } else { c.is_ascii_hexdigit() })
+    };
+    let starts = 0..(word.len() + 1).saturating_sub(36);
+    let mut ids = starts.filter_map(|at| word.get(at..at + 36)).filter(|text| is_id(text));
+    ids.next().map_or(Cow::Borrowed(word), |id| Cow::Owned(word.replace(id, "<id>")))
+}
+
+/// What is before a local host, the host, and what is after its port.
+fn port(word: &str) -> Option<(&str, &str, &str)> {
+    ["localhost:", "127.0.0.1:"].into_iter().find_map(|host| {
+        let (head, tail) = word.split_once(host)?;
+        Some((head, host, tail.trim_start_matches(|c: char| c.is_ascii_digit())))
+    })
 }
 
 /// A JSON document, one line for each value that says something, masked by the name of its field.
@@ -102,22 +120,24 @@ fn flatten(place: &str, name: &str, value: &Value, lines: &mut Vec<String>) {
         }
         Value::Null => {}
         Value::String(text) if text.is_empty() => {}
+        Value::Number(number) if number.as_f64() == Some(0.0) => {}
         value => lines.push(format!("{place}: {}", masked(name, value))),
     }
 }
 
 /// A value, if it is the same in each run; otherwise what kind it is.
 fn masked(name: &str, value: &Value) -> String {
-    let name = name.replace('_', "").to_lowercase();
-    let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
-    if ends(&["age", "seconds", "delay", "time", "timeleft"]) {
+    let last = name.rsplit(['_', '.']).next().unwrap_or_default();
+    let ends = |endings: &[&str]| endings.iter().any(|ending| last.ends_with(ending));
+    if ["age", "time"].contains(&last) || ends(&["Age", "seconds", "delay", "Delay", "Time", "left", "Left"])
+    {
         "<time>".to_owned()
-    } else if ends(&["revision", "copiedbytes"]) {
+    } else if ends(&["revision", "Revision"]) || name == "copied_bytes" || name == "copiedBytes" {
         "<n>".to_owned()
-    } else if ends(&["bytespersecond"]) {
+    } else if ends(&["second", "Second"]) {
         "<rate>".to_owned()
-    } else if ends(&["epoch", "digest", "uri", "fileid"]) {
-        format!("<{name}>")
+    } else if ends(&["uri", "Uri"]) || ["epoch", "digest", "chain"].contains(&last) {
+        format!("<{}>", last.to_lowercase())
     } else {
         normal(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))
     }
