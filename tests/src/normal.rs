@@ -147,6 +147,7 @@ fn masked(name: &str, value: &Value) -> String {
 mod tests {
     use super::*;
 
+    /// H3: what is compared is what is said, without what differs from run to run.
     #[test]
     fn what_differs_is_masked_and_the_rest_stays() {
         let before = "s2 IN_SYNC   (compared 3 s ago)\n  FAILED: tried again, in 1 min 2 s\n";
