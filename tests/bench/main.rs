@@ -13,6 +13,7 @@
 
 mod beside;
 mod lockstep;
+mod lost;
 mod many;
 mod notice;
 mod peers;
