@@ -23,3 +23,4 @@ mod states;
 mod stuck;
 mod uploads;
 mod vendor;
+mod words;

@@ -228,6 +228,11 @@ impl Mesh {
         }
     }
 
+    /// A process with the certificate and at the address of a server that stopped, for something else to serve there.
+    pub(crate) async fn process_in_place_of(&self, server: &str) -> Process {
+        self.process(of_server(server, "filesync"), &[], self.servers[server].port).await
+    }
+
     /// Starts a server, or starts it again on the directories that it left.
     pub(crate) async fn start(&mut self, server: &str, options: Options) {
         self.options.insert(server.to_owned(), options.clone());
@@ -454,6 +459,18 @@ impl Mesh {
         let rows =
             self.operator("viewer").matrix().list_rows(request).await.expect("lists").into_inner().rows;
         rows.into_iter().find(|row| row.path == path)
+    }
+
+    /// Waits until the gateway has heard that a server came to the end of the history.
+    pub(crate) async fn caught_up(&self, server: &str) {
+        let mut matrix = self.operator("viewer").matrix();
+        eventually("it has caught up", async || {
+            let answer =
+                matrix.list_servers(ListServersRequest::default()).await.expect("lists").into_inner();
+            let known = answer.servers.iter().find(|known| known.server_id == server);
+            known.is_some_and(|known| known.lag_count == 0 && known.position == answer.position)
+        })
+        .await;
     }
 
     /// Waits until every server that runs holds the file.

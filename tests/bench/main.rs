@@ -14,6 +14,7 @@
 
 mod beside;
 mod lockstep;
+mod lost;
 mod many;
 mod notice;
 mod peers;
