@@ -28,6 +28,7 @@ use crate::{
     calls::{Stranger, Wire, framed},
     mesh::{Mesh, Options, chunk, eventually, header, new_file, of_server, on, operator, uuid},
     refusal::refused,
+    words::told_in_words,
 };
 
 async fn summary(mesh: &Mesh, server: &str) -> ServerSummary {
@@ -108,6 +109,8 @@ async fn servers_that_take_no_part_say_why() {
         let failure = cell.failure.as_ref().expect("a reason");
         assert!(failure.reason == why.as_str() && !failure.message.is_empty() && !failure.advice.is_empty());
     }
+    told_in_words(&mesh, "standalone", "a", "s2").await;
+    told_in_words(&mesh, "unsupported_version", "a", "s3").await;
     assert_eq!(mesh.footprint().await, before);
     assert!(
         before.published["s2"].is_empty()
@@ -247,6 +250,7 @@ async fn a_forked_history_is_recognised() {
     assert_eq!(cell.state(), cell::State::Unknown, "I10: {cell:?}");
     let why = cell.failure.as_ref().map(|failure| failure.reason.as_str());
     assert_eq!(why, Some(Reason::HistoryForked.as_str()), "{cell:?}");
+    told_in_words(&mesh, "history_forked", "before", "s1").await;
     assert_eq!(mesh.footprint().await.published, published, "nothing is deleted");
 }
 
@@ -277,6 +281,7 @@ async fn a_store_that_is_not_mounted_is_not_used() {
     assert_eq!(states, [cell::State::Unknown, cell::State::InSync], "{row:?}");
     let failure = row.cells[0].failure.as_ref().expect("a reason");
     assert_eq!(failure.reason, Reason::StoreOffline.as_str());
+    told_in_words(&mesh, "store_offline", "a", "s1").await;
     assert_eq!(
         fs::read_dir(&root).expect("a directory").count(),
         0,
@@ -295,6 +300,7 @@ async fn a_store_that_is_not_mounted_is_not_used() {
 async fn a_server_that_is_gone_cannot_be_reached() {
     let mut mesh = Mesh::new(2).await;
     let caller = mesh.operator("publisher");
+    mesh.caught_up("s2").await;
     mesh.servers["s2"].stop().await;
     let before = mesh.footprint().await;
     let told = refused("register", caller.register("s2", "a", b"a").await, Reason::PeerUnreachable);
@@ -314,6 +320,7 @@ async fn a_server_that_is_gone_cannot_be_reached() {
             && reason == Reason::PeerUnreachable.as_str()
     })
     .await;
+    told_in_words(&mesh, "gone", "a", "s2").await;
 
     // Only the one that is gone now holds it: whoever needs it says that nobody else does.
     mesh.servers["s1"].stop().await;

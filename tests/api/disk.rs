@@ -23,6 +23,7 @@ use tonic::Status;
 use crate::{
     mesh::{Caller, Mesh, eventually, new_file, on, uuid},
     refusal::refused,
+    words::told_in_words,
 };
 
 fn in_place(path: &str) -> NewFile {
@@ -269,6 +270,7 @@ async fn a_loose_file_in_place_of_a_directory_is_set_aside() {
     })
     .await;
     assert_eq!(fs::read_dir(&elsewhere).expect("there").count(), 0, "R70");
+    told_in_words(&mesh, "loose_file", "link/file", "s1").await;
 }
 
 /// R29, R30, R31, I10: bytes that somebody changes on a disk are left alone and shown; they spread when that is asked for,
@@ -287,6 +289,7 @@ async fn drift_is_shown_and_settled_both_ways() {
     })
     .await;
     assert_eq!(told(&mesh, "x", "s1").await.0, cell::State::InSync);
+    told_in_words(&mesh, "drifted", "x", "s2").await;
     let advice = mesh.row("x").await.expect("a row").cells[1].failure.clone().expect("why").advice;
     assert!(advice.contains("update-version") && advice.contains("restore"), "{advice}");
     // Nothing is tried, however often it is looked at, and a round changes nothing either.

@@ -14,15 +14,18 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::mesh::{Mesh, Options, SOON, chunk, eventually, header, uuid};
+use crate::{
+    mesh::{Mesh, Options, SOON, chunk, eventually, header, uuid},
+    words::told_in_words,
+};
 
 /// Within this a server that vanished is told, and one that is back.
 const NOTICED_MAX: Duration = Duration::from_secs(10);
 
 /// A way to a port that can be made to swallow everything, without ending any connection.
-struct Way {
-    port: u16,
-    to: watch::Sender<u16>,
+pub(crate) struct Way {
+    pub(crate) port: u16,
+    pub(crate) to: watch::Sender<u16>,
     open: watch::Sender<bool>,
     _tasks: JoinSet<()>,
 }
@@ -32,7 +35,7 @@ const UNTHROTTLED: u64 = u64::MAX;
 
 impl Way {
     /// One on which what comes from the server is at most so fast, in bytes a second.
-    async fn new(rate: u64) -> Self {
+    pub(crate) async fn new(rate: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let (to, open) = (watch::Sender::new(0), watch::Sender::new(true));
@@ -98,6 +101,7 @@ async fn a_half_open_server_delays_nobody() {
     caller.register("s1", "before", b"x").await.expect("registered");
     mesh.in_sync("before").await;
 
+    mesh.caught_up("s3").await;
     way.open.send_replace(false);
     let noticed = async {
         eventually("s3 is told", async || state().await == Some(server_summary::State::Unreachable)).await;
@@ -120,6 +124,7 @@ async fn a_half_open_server_delays_nobody() {
     let row = mesh.row("before").await.expect("a row");
     assert_eq!(row.cells[2].state(), cell::State::Unreachable);
     assert_eq!(row.cells[2].last_known_state(), cell::State::InSync);
+    told_in_words(&mesh, "half_open", "before", "s3").await;
 
     way.open.send_replace(true);
     let back = eventually("s3 is back", async || state().await == Some(server_summary::State::Ready));

@@ -32,6 +32,9 @@ use lockstep_proto::{
         ListRowsRequest, ListServersRequest, Row, cell, matrix_service_client::MatrixServiceClient,
         server_summary, sync_run_service_client::SyncRunServiceClient,
     },
+    resolver::v1::{
+        connection_service_client::ConnectionServiceClient, server_service_client::ServerServiceClient,
+    },
 };
 use lockstep_registry::{
     Changes, Commit, Committed, ListQuery, Listing, Note, Record, Registry as _, RegistryError,
@@ -41,6 +44,8 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Request, Response, Status};
 
+/// The key of the passwords that are stored with firmware updates.
+pub(crate) const PASSWORD_KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 /// The trust domain of the tests.
 pub(crate) const DOMAIN: &str = "lockstep.test";
 /// Nothing in these tests takes longer, unless it hangs.
@@ -168,7 +173,7 @@ impl Mesh {
             mesh.start(&format!("s{}", number + 1), options).await;
         }
         mesh.start_catalog(None).await;
-        mesh.start_resolver().await;
+        mesh.resolver = Some(mesh.another_resolver(Some(PASSWORD_KEY)).await);
         mesh.start_gateway().await;
         mesh.ready().await;
         mesh
@@ -221,6 +226,11 @@ impl Mesh {
             trust_domain: DOMAIN.to_owned(),
             drain,
         }
+    }
+
+    /// A process with the certificate and at the address of a server that stopped, for something else to serve there.
+    pub(crate) async fn process_in_place_of(&self, server: &str) -> Process {
+        self.process(of_server(server, "filesync"), &[], self.servers[server].port).await
     }
 
     /// Starts a server, or starts it again on the directories that it left.
@@ -288,14 +298,6 @@ impl Mesh {
         self.catalog = Some(self.catalog_at(port, sources).await);
     }
 
-    async fn start_resolver(&mut self) {
-        let process = self.process(Identity::Service("resolver"), &["registry"], 0).await;
-        let config = resolver::Config { registry: self.location(), password_key: Some(self.password_key()) };
-        let running = keep(&process);
-        run(&running.drain, resolver::run(config, process));
-        self.resolver = Some(running);
-    }
-
     fn location(&self) -> lockstep_registry::Location {
         format!("sqlite:{}", self.registry_file().display()).parse().expect("a location")
     }
@@ -303,7 +305,7 @@ impl Mesh {
     /// The key that catalog and resolver share.
     fn password_key(&self) -> PathBuf {
         let key = self.path("passwords.key");
-        fs::write(&key, "5a".repeat(32)).expect("written");
+        fs::write(&key, PASSWORD_KEY).expect("written");
         key
     }
 
@@ -333,7 +335,40 @@ impl Mesh {
         running
     }
 
-    /// An operator in front of another gateway than the first.
+    /// One more resolver, with this key of stored passwords.
+    pub(crate) async fn another_resolver(&self, password_key: Option<&str>) -> Running {
+        let process = self.process(Identity::Service("resolver"), &["registry"], 0).await;
+        let config = resolver::Config {
+            registry: self.location(),
+            password_key: password_key.map(|key| {
+                let path = self.path("password.key");
+                fs::write(&path, key).expect("written");
+                path
+            }),
+        };
+        let running = keep(&process);
+        run(&running.drain, resolver::run(config, process));
+        running
+    }
+
+    /// A resolver whose registry does not answer.
+    pub(crate) async fn resolver_without_registry(&self) -> Running {
+        let process = self.process(Identity::Service("resolver"), &["registry"], 0).await;
+        let running = keep(&process);
+        let parts = resolver::Parts {
+            registry: Silent,
+            reports: lockstep_replicas::GrpcReports::new(process.channels),
+            clocks: resolver::adapters::clocks_none::NoClocks,
+            password_key: None,
+            health: process.health,
+            drain: process.drain,
+            entropy: lockstep_model::clock::SystemEntropy,
+        };
+        run(&running.drain, resolver::serve(parts, process.incoming));
+        running
+    }
+
+    /// An operator in front of another service than the first gateway.
     pub(crate) fn operator_at(&self, door: &Running, name: &str) -> Caller {
         let channels = self.channels(&operator(name));
         Caller { channel: channels.to(&door.uri(), door.identity.clone(), Lane::Control) }
@@ -424,6 +459,18 @@ impl Mesh {
         let rows =
             self.operator("viewer").matrix().list_rows(request).await.expect("lists").into_inner().rows;
         rows.into_iter().find(|row| row.path == path)
+    }
+
+    /// Waits until the gateway has heard that a server came to the end of the history.
+    pub(crate) async fn caught_up(&self, server: &str) {
+        let mut matrix = self.operator("viewer").matrix();
+        eventually("it has caught up", async || {
+            let answer =
+                matrix.list_servers(ListServersRequest::default()).await.expect("lists").into_inner();
+            let known = answer.servers.iter().find(|known| known.server_id == server);
+            known.is_some_and(|known| known.lag_count == 0 && known.position == answer.position)
+        })
+        .await;
     }
 
     /// Waits until every server that runs holds the file.
@@ -578,6 +625,14 @@ impl Caller {
 
     pub(crate) fn matrix(&self) -> MatrixServiceClient<Channel> {
         MatrixServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn connections(&self) -> ConnectionServiceClient<Channel> {
+        ConnectionServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn described(&self) -> ServerServiceClient<Channel> {
+        ServerServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn firmware(&self) -> FirmwareServiceClient<Channel> {

@@ -2,20 +2,32 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use lockstep_chassis::App;
 use lockstep_model::Reason;
 use lockstep_proto::{
-    filesync::v1::{CheckFilesRequest, MoveFileRequest, check_files_request::Depth},
+    filesync::v1::{
+        CheckFilesRequest, ContentChunk, ContentHeader, LocateContentRequest, LocateContentResponse,
+        MoveFileRequest, NewFile, ReadContentRequest, ReadContentResponse, WriteContentRequest,
+        WriteContentResponse,
+        check_files_request::Depth,
+        content_service_server::{ContentService, ContentServiceServer},
+        new_file::Source,
+        read_content_response::Part,
+    },
     gateway::v1::{
         Cell, CopyExplanation, ExplainFileRequest, Explanation, ListRowsRequest, ListServersRequest, Row,
         WatchRowsRequest, cell::State, copy_explanation::Loose, explanation, server_summary::Membership,
     },
 };
+use lockstep_registry::CachedMembers;
 use tokio::time::timeout;
-use tonic::Status;
+use tonic::{Request, Response, Status};
 
 use crate::{
-    mesh::{Caller, Mesh, Options, SOON, eventually, on, uuid},
+    half_open::Way,
+    mesh::{Caller, Mesh, Options, SOON, chunk, eventually, header, on, uuid},
     refusal::refused,
+    words::told_in_words,
 };
 
 fn of(servers: &[&str]) -> Vec<String> {
@@ -185,7 +197,13 @@ async fn a_file_is_explained() {
     assert_eq!(whole.state(), explanation::State::Registered);
     assert_eq!((whole.revision, &whole.digest, whole.size_bytes), (file.revision, &file.digest, 10));
     assert_eq!((whole.changed_by.as_str(), whole.origin_server_id.as_str()), ("operator/publisher", "s1"));
-    assert!(whole.summary.contains("verified on 1 of 3 servers"), "{}", whole.summary);
+    let counted = "verified on 1 of 3 servers; 2 failed";
+    assert!(whole.summary.contains(counted), "{}", whole.summary);
+    let of_one = explain(&caller, "f/b", &["s1"]).await.expect("explained");
+    assert!(
+        of_one.summary.contains(counted) && of_one.copies.len() == 1,
+        "whoever is asked about: {of_one:?}"
+    );
     let states: Vec<State> = whole.copies.iter().filter_map(|c| c.cell.as_ref().map(Cell::state)).collect();
     assert_eq!(states, [State::InSync, State::Failed, State::Failed, State::NotEligible]);
 
@@ -193,6 +211,8 @@ async fn a_file_is_explained() {
     assert!(drifted.next.is_empty() && drifted.age.is_some(), "nothing is tried: {drifted:?}");
     assert!(drifted.advice.contains("update-version") && drifted.advice.contains("restore"), "{drifted:?}");
     eventually("the next try is told", async || copy(&caller, "f/a", "s3").await.next_delay.is_some()).await;
+    told_in_words(&mesh, "disk_full", "f/a", "s3").await;
+    told_in_words(&mesh, "in_sync", "f/a", "s2").await;
     let full = copy(&caller, "f/a", "s3").await;
     assert!(!full.advice.is_empty() && full.next.contains("again") && full.age.is_some(), "{full:?}");
     let held = copy(&caller, "f/a", "s1").await;
@@ -225,6 +245,7 @@ async fn a_file_is_explained() {
     refused("no name", explain(&caller, "../x", &[]).await, Reason::PathInvalid).blames(&["path"]);
     refused("unknown", explain(&caller, "f/b", &["s9"]).await, Reason::ServerUnknown);
 
+    mesh.caught_up("s2").await;
     // One that vanished is told with what was known; by a gateway that never heard of it, that nothing is.
     mesh.servers["s2"].stop().await;
     let vanished = (State::Unreachable, State::Failed);
@@ -233,6 +254,7 @@ async fn a_file_is_explained() {
         (cell.state(), cell.last_known_state())
     };
     eventually("it is told", async || seen().await == vanished).await;
+    told_in_words(&mesh, "gone_with_drift", "f/b", "s2").await;
     let lost = copy(&caller, "f/b", "s2").await;
     assert!(lost.age.is_some() && lost.message.contains("failed when it was heard last"), "{lost:?}");
     let answer =
@@ -248,6 +270,7 @@ async fn a_file_is_explained() {
     let why = unknown.cell.as_ref().and_then(|cell| cell.failure.clone()).map(|failure| failure.reason);
     assert_eq!(why.as_deref(), Some(Reason::PeerUnreachable.as_str()));
     assert!(!unknown.next.is_empty() && !unknown.advice.is_empty(), "{unknown:?}");
+    told_in_words(&mesh, "never_heard", "f/b", "s2").await;
 }
 
 /// R43: a server that lacks something says what: how many, how many bytes, and the oldest change with its age.
@@ -298,45 +321,122 @@ async fn a_server_says_how_fresh_its_knowledge_is() {
     eventually("all were read again", async || s2(&mesh).await.hashed_age.is_some()).await;
 }
 
-/// What a cell can say, and the test that has real servers say it. A state that needs no reason has none.
+/// What a cell can say: a name, and the test that has real servers say it, at the moment when the command line and grpcurl
+/// are asked as well (`words.rs`). A state that needs no reason has none.
 ///
-/// Other reasons are those of a try that failed, as they are: any reason of the contract may be among them. A copy that rotted
+/// Other reasons are those of a try that failed, as they are: any reason of the contract may be among them. That a disk refuses
+/// a look at a copy it has (DISK_REFUSED, too) needs a bad disk, so the simulation has it (`sim::doubt`). A copy that rotted
 /// has STORED_CONTENT_CORRUPT only until the next try, which follows at once; nothing is tried on a disk that became
 /// read-only, so that STORE_READ_ONLY is a condition of its server and its cells are pending.
-const SAID: [(State, Option<Reason>, &str); 18] = [
-    (State::InSync, None, "states::rows_are_found_by_path_server_and_state"),
-    (State::Pending, None, "states::every_state_and_reason_of_a_cell_is_said"),
-    (State::Copying, None, "half_open::a_throttled_copy_tells_its_time"),
-    (State::NotEligible, Some(Reason::Standalone), "bad_state::servers_that_take_no_part_say_why"),
-    (State::NotEligible, Some(Reason::UnsupportedVersion), "bad_state::servers_that_take_no_part_say_why"),
-    (State::Unknown, Some(Reason::PeerUnreachable), "states::a_file_is_explained"),
-    (State::Unknown, Some(Reason::HistoryForked), "bad_state::a_forked_history_is_recognised"),
-    (State::Unknown, Some(Reason::StoreOffline), "bad_state::a_store_that_is_not_mounted_is_not_used"),
-    (State::Unreachable, Some(Reason::PeerUnreachable), "bad_state::a_server_that_is_gone_cannot_be_reached"),
-    (State::Unreachable, Some(Reason::PeerUnreachable), "half_open::a_half_open_server_delays_nobody"),
-    (State::Failed, Some(Reason::DiskFull), "states::rows_are_found_by_path_server_and_state"),
-    (State::Failed, Some(Reason::Drifted), "disk::drift_is_shown_and_settled_both_ways"),
-    (State::Failed, Some(Reason::DiskRefused), "stuck::a_directory_that_refuses_is_told_in_the_matrix"),
-    (State::Failed, Some(Reason::LooseFileExists), "disk::a_loose_file_in_place_of_a_directory_is_set_aside"),
-    (State::Failed, Some(Reason::ContentNotFound), "states::every_state_and_reason_of_a_cell_is_said"),
-    (State::Failed, Some(Reason::NoHolder), "states::every_state_and_reason_of_a_cell_is_said"),
-    (State::Failed, Some(Reason::PeerUnreachable), "states::every_state_and_reason_of_a_cell_is_said"),
-    (State::Unreachable, Some(Reason::PeerUnreachable), "states::a_file_is_explained"),
+pub(crate) const SAID: [Said; 19] = [
+    said("in_sync", State::InSync, None, "states::a_file_is_explained"),
+    said("pending", State::Pending, None, "states::every_state_and_reason_of_a_cell_is_said"),
+    said("copying", State::Copying, None, "states::a_copy_under_way_is_told"),
+    said(
+        "standalone",
+        State::NotEligible,
+        Some(Reason::Standalone),
+        "bad_state::servers_that_take_no_part_say_why",
+    ),
+    said(
+        "unsupported_version",
+        State::NotEligible,
+        Some(Reason::UnsupportedVersion),
+        "bad_state::servers_that_take_no_part_say_why",
+    ),
+    said("never_heard", State::Unknown, Some(Reason::PeerUnreachable), "states::a_file_is_explained"),
+    said(
+        "history_forked",
+        State::Unknown,
+        Some(Reason::HistoryForked),
+        "bad_state::a_forked_history_is_recognised",
+    ),
+    said(
+        "store_offline",
+        State::Unknown,
+        Some(Reason::StoreOffline),
+        "bad_state::a_store_that_is_not_mounted_is_not_used",
+    ),
+    said(
+        "gone",
+        State::Unreachable,
+        Some(Reason::PeerUnreachable),
+        "bad_state::a_server_that_is_gone_cannot_be_reached",
+    ),
+    said(
+        "half_open",
+        State::Unreachable,
+        Some(Reason::PeerUnreachable),
+        "half_open::a_half_open_server_delays_nobody",
+    ),
+    said("gone_with_drift", State::Unreachable, Some(Reason::PeerUnreachable), "states::a_file_is_explained"),
+    said("disk_full", State::Failed, Some(Reason::DiskFull), "states::a_file_is_explained"),
+    said("drifted", State::Failed, Some(Reason::Drifted), "disk::drift_is_shown_and_settled_both_ways"),
+    said(
+        "disk_refused",
+        State::Failed,
+        Some(Reason::DiskRefused),
+        "stuck::a_directory_that_refuses_is_told_in_the_matrix",
+    ),
+    said(
+        "loose_file",
+        State::Failed,
+        Some(Reason::LooseFileExists),
+        "disk::a_loose_file_in_place_of_a_directory_is_set_aside",
+    ),
+    said(
+        "content_not_found",
+        State::Failed,
+        Some(Reason::ContentNotFound),
+        "states::every_state_and_reason_of_a_cell_is_said",
+    ),
+    said(
+        "no_holder",
+        State::Failed,
+        Some(Reason::NoHolder),
+        "states::every_state_and_reason_of_a_cell_is_said",
+    ),
+    said(
+        "holder_away",
+        State::Failed,
+        Some(Reason::PeerUnreachable),
+        "states::every_state_and_reason_of_a_cell_is_said",
+    ),
+    said(
+        "other_bytes",
+        State::Failed,
+        Some(Reason::ContentDigestMismatch),
+        "states::a_peer_that_gives_other_bytes_is_told",
+    ),
 ];
+
+/// A row of [`SAID`].
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) name: &'static str,
+    pub(crate) state: State,
+    pub(crate) reason: Option<Reason>,
+    test: &'static str,
+}
+
+const fn said(name: &'static str, state: State, reason: Option<Reason>, test: &'static str) -> Said {
+    Said { name, state, reason, test }
+}
 
 /// R43, R44, H3: every state of a cell, and every reason that belongs to one, is said by real servers: the tests of the table
 /// are there, no state is left out, and what no other test has a server say is said here, live.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_state_and_reason_of_a_cell_is_said() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("api");
-    for (state, reason, test) in SAID {
-        let (file, name) = test.split_once("::").expect("a file and a name");
+    for Said { name, state, reason, test } in &SAID {
+        let (file, function) = test.split_once("::").expect("a file and a name");
         let text = std::fs::read_to_string(folder.join(format!("{file}.rs"))).expect("a file of this folder");
-        let (_, body) = text.split_once(&format!("async fn {name}()")).expect(test);
-        assert!(!body.is_empty(), "{test}");
-        assert_eq!(reason.is_none(), [State::InSync, State::Pending, State::Copying].contains(&state));
+        let (_, body) = text.split_once(&format!("async fn {function}()")).expect(test);
+        let body = body.split("\n#[tokio::test").next().unwrap_or_default();
+        assert!(body.contains(&format!("told_in_words(&mesh, \"{name}\"")), "{test} does not compare {name}");
+        assert_eq!(reason.is_none(), [State::InSync, State::Pending, State::Copying].contains(state));
     }
-    let said: BTreeSet<i32> = SAID.iter().map(|(state, ..)| (*state).into()).collect();
+    let said: BTreeSet<i32> = SAID.iter().map(|said| said.state.into()).collect();
     let known: BTreeSet<i32> = (1..).take_while(|number| State::try_from(*number).is_ok()).collect();
     assert_eq!(said, known, "a state has no test");
 
@@ -350,6 +450,7 @@ async fn every_state_and_reason_of_a_cell_is_said() {
         caller.register("s1", path, path.as_bytes()).await.expect("registered");
         eventually("it is said", async || cell(&mesh, path, "s3").await == expected).await;
     }
+    told_in_words(&mesh, "pending", "second", "s3").await;
     // Bytes that nobody has any more, although everybody can be asked.
     for server in ["s1", "s2"] {
         eventually("it is there", async || cell(&mesh, "first", server).await.0 == State::InSync).await;
@@ -366,11 +467,103 @@ async fn every_state_and_reason_of_a_cell_is_said() {
         let expected = failed(reason);
         eventually("nobody has it", async || cell(&mesh, "first", server).await == expected).await;
     }
+    told_in_words(&mesh, "no_holder", "first", "s1").await;
+    told_in_words(&mesh, "content_not_found", "first", "s2").await;
     // Bytes of somebody who is away.
     mesh.servers["s1"].stop().await;
     caller.register("s2", "third", b"on s2 alone").await.expect("registered");
+    mesh.caught_up("s2").await;
     mesh.servers["s2"].stop().await;
     mesh.start("s1", Options::default()).await;
     let expected = failed(Reason::PeerUnreachable);
     eventually("who has it is away", async || cell(&mesh, "third", "s1").await == expected).await;
+    told_in_words(&mesh, "holder_away", "third", "s1").await;
+}
+
+/// R43: of a copy that is under way the command line tells from whom, how much and how fast.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_under_way_is_told() {
+    const SIZE: usize = 24 << 20;
+    let way = Way::new(512 << 10).await;
+    let mut mesh = Mesh::new(1).await;
+    let advertise = format!("https://127.0.0.1:{}", way.port);
+    mesh.start("s2", Options { advertise, ..Options::default() }).await;
+    way.to.send_replace(mesh.servers["s2"].port);
+    let caller = mesh.operator("publisher");
+    let id = uuid();
+    let bytes = vec![7; SIZE];
+    let chunks = bytes.chunks(128 << 10).enumerate().map(|(number, data)| chunk(number * (128 << 10), data));
+    let parts = std::iter::once(header(&id, SIZE, 0)).chain(chunks).collect();
+    eventually("s2 is heard", async || caller.upload("s2", Vec::clone(&parts)).await.is_ok()).await;
+    let file =
+        NewFile { path: "slow.bin".to_owned(), source: Some(Source::UploadId(id)), ..NewFile::default() };
+    caller.register_as("s2", &uuid(), file).await.expect("registered");
+    eventually("it moves", async || {
+        let row = mesh.row("slow.bin").await.unwrap_or_default();
+        row.cells.first().is_some_and(|cell| cell.state() == State::Copying && cell.bytes_per_second > 0)
+    })
+    .await;
+    told_in_words(&mesh, "copying", "slow.bin", "s1").await;
+}
+
+/// What a server gives that is not what it should be.
+struct OtherBytes;
+
+#[tonic::async_trait]
+impl ContentService for OtherBytes {
+    async fn locate_content(
+        &self,
+        request: Request<LocateContentRequest>,
+    ) -> tonic::Result<Response<LocateContentResponse>> {
+        Ok(Response::new(LocateContentResponse { held_digests: request.into_inner().digests }))
+    }
+
+    type ReadContentStream = futures::stream::BoxStream<'static, tonic::Result<ReadContentResponse>>;
+
+    async fn read_content(
+        &self,
+        request: Request<ReadContentRequest>,
+    ) -> tonic::Result<Response<Self::ReadContentStream>> {
+        let parts = request.into_inner().ranges.into_iter().flat_map(|range| {
+            let data = bytes::Bytes::from_static(b"others");
+            let header = ContentHeader { digest: range.digest, size_bytes: 6 };
+            [Part::Header(header), Part::Chunk(ContentChunk { offset_bytes: 0, data })]
+        });
+        let parts: Vec<_> = parts.map(|part| Ok(ReadContentResponse { part: Some(part) })).collect();
+        Ok(Response::new(Box::pin(futures::stream::iter(parts))))
+    }
+
+    async fn write_content(
+        &self,
+        _: Request<tonic::Streaming<WriteContentRequest>>,
+    ) -> tonic::Result<Response<WriteContentResponse>> {
+        Err(Status::unimplemented("on purpose"))
+    }
+}
+
+/// I2, R43, R44: bytes that do not belong to the digest are never taken, whoever gives them, and the cell says so. A Lockstep
+/// compares what it sends, so that only something else in its place, with its certificate, gives them; it is played here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_gives_other_bytes_is_told() {
+    let mut mesh = Mesh::new(2).await;
+    mesh.servers["s1"].stop().await;
+    mesh.operator("publisher").register("s2", "given", b"others are given").await.expect("registered");
+    mesh.caught_up("s2").await;
+    mesh.servers["s2"].stop().await;
+    let process = mesh.process_in_place_of("s2").await;
+    let played = process.drain.clone();
+    played.spawn("played", {
+        let app = App::new("filesync", CachedMembers::new(mesh.registry.clone()), process.health);
+        let app = app.add(ContentServiceServer::new(OtherBytes));
+        async move { app.serve(process.incoming, &process.drain).await.expect("it is served") }
+    });
+    mesh.start("s1", Options::default()).await;
+    let expected = (State::Failed, Reason::ContentDigestMismatch.as_str().to_owned());
+    eventually("it is not taken", async || cell(&mesh, "given", "s1").await == expected).await;
+    assert!(!mesh.transfer("s1").join("given").exists());
+    told_in_words(&mesh, "other_bytes", "given", "s1").await;
+    played.begin();
+    timeout(SOON, played.finished()).await.expect("it ends");
+    mesh.restart("s2").await;
+    mesh.in_sync("given").await;
 }

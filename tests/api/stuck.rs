@@ -9,6 +9,7 @@ use lockstep_proto::gateway::v1::{ListServersRequest, ServerSummary, cell};
 use crate::{
     mesh::{Mesh, Options, eventually},
     refusal::refused,
+    words::told_in_words,
 };
 
 /// Makes a file immutable, or no more; gives it back at the end whatever happens, or nobody could remove the directory.
@@ -116,6 +117,7 @@ async fn a_directory_that_refuses_is_told_in_the_matrix() {
         })
         .await;
     }
+    told_in_words(&mesh, "disk_refused", "locked/small", "s2").await;
     drop(immutable);
     for path in ["locked/small", "locked/large"] {
         mesh.in_sync(path).await;

@@ -7,15 +7,18 @@
 //! ROUNDS=5  SIZE_MIB=1024  FILES=10000  COPY_MIB=2048  WORK=dir  LOCKSTEP_BIN=path   (all optional)
 //! SERVERS=200  MATRIX_FILES=100000                                                   (one gateway with many servers)
 //! NOTICE_FILES=400                                                                   (small files, one after the other)
-//! ONLY=tools | beside | walk | many | notice                                         (one part alone)
+//! UPDATES=1000                                                                       (connection data; with SERVERS)
+//! ONLY=tools | beside | walk | many | notice | resolve                                        (one part alone)
 //! ```
 #![allow(clippy::print_stdout, reason = "it is a program that prints a table")]
 
 mod beside;
 mod lockstep;
+mod lost;
 mod many;
 mod notice;
 mod peers;
+mod resolve;
 mod walk;
 mod work;
 
@@ -78,6 +81,9 @@ fn run() -> Result<bool> {
     }
     if chosen("many") {
         met &= many::run(&Work::new()?).context("one gateway with many servers")?;
+    }
+    if chosen("resolve") {
+        met &= resolve::run(&Work::new()?).context("connection data for devices")?;
     }
     Ok(met)
 }

@@ -43,7 +43,7 @@ const FAILED: usize = 50;
 /// Records of one commit.
 const BATCH: usize = 10_000;
 /// Nothing here takes longer, unless it hangs.
-const SOON: Duration = Duration::from_secs(120);
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 /// What is measured at rest.
 const REST: Duration = Duration::from_secs(20);
 /// Changes that are watched.
@@ -115,7 +115,7 @@ impl ReplicaService for Simulated {
 }
 
 /// Ends with the measurement.
-struct Gateway {
+pub(crate) struct Gateway {
     process: Child,
     port: u16,
 }
@@ -163,7 +163,7 @@ impl Gateway {
     }
 
     /// A line of `/proc/<pid>/status`, in bytes.
-    fn memory(&self, name: &str) -> Result<u64> {
+    pub(crate) fn memory(&self, name: &str) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let line = status.lines().find(|line| line.starts_with(name)).context("no such line")?;
         let kib: u64 = line.split_whitespace().nth(1).context("no figure")?.parse()?;
@@ -210,7 +210,7 @@ fn path_of(number: usize) -> String {
     format!("files/{:03}/{number:06}.bin", number / 1_000)
 }
 
-fn file_record(origin: &ServerId) -> Result<String> {
+pub(crate) fn file_record(origin: &ServerId) -> Result<String> {
     Ok(serde_json::to_string(&FileRecord {
         file_id: "0e37df36-f698-11e6-8dd4-cb9ced3df976".parse()?,
         digest: Digest::of(b""),
@@ -231,48 +231,81 @@ fn file_record(origin: &ServerId) -> Result<String> {
 /// Measures, and says whether the goals were met.
 pub(crate) fn run(work: &Work) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(measure(work))
+    let mut met = runtime.block_on(measure(work))?;
+    met &= runtime.block_on(crate::lost::measure(work)).context("a server that vanishes and returns")?;
+    Ok(met)
 }
 
-async fn measure(work: &Work) -> Result<bool> {
-    let (servers, files): (usize, usize) = (setting("SERVERS", 200), setting("MATRIX_FILES", 100_000));
-    let directory = work.fresh("many")?;
-    let ca = DevelopmentCa::open_or_create(&directory.join("pki"), DOMAIN)?;
-    let place = Place { directory, ca };
-    let database = place.directory.join("registry.sqlite");
-    let registry = SqliteRegistry::open(&database)?;
-    let drain = Drain::new();
-    let ids: Vec<ServerId> = (0..servers).map(|n| Ok(format!("s{n:03}").parse()?)).collect::<Result<_>>()?;
-    let first = ids.first().context("at least one server")?;
+/// A gateway, the real process, and servers that are played here.
+pub(crate) struct Installation {
+    place: Place,
+    pub(crate) registry: SqliteRegistry,
+    ids: Vec<ServerId>,
+    /// Of each server; one that begins its drain vanishes.
+    pub(crate) servers: Vec<Drain>,
+    ports: Vec<u16>,
+    files: usize,
+    head: Position,
+    /// The record of a file.
+    pub(crate) body: String,
+    pub(crate) gateway: Gateway,
+    channels: Channels,
+}
 
-    let mut incoming = Vec::new();
-    let role = serde_json::to_string(&OperatorRecord { role: Role::Admin })?;
-    let mut puts = vec![(operator_key("local"), role)];
-    for id in &ids {
-        let identity = Identity::Server { server_id: id.clone(), service: "filesync" };
-        let listener = TlsIncoming::bind("127.0.0.1:0", place.tls(&identity)?, &drain).await?;
-        let record = ServerRecord {
-            mode: "distributed".parse()?,
-            version: "12.04.100".parse()?,
-            filesync: format!("https://127.0.0.1:{}", listener.address().port()),
-            timeguard: String::new(),
-            store_id: serde_json::from_str("\"0e37df36-f698-11e6-8dd4-cb9ced3df976\"")?,
-        };
-        puts.push((server_key(id), serde_json::to_string(&record)?));
-        incoming.push(listener);
-    }
-    registry.commit(Commit { puts, ..Commit::default() }).await?;
-    let body = file_record(first)?;
-    for from in (0..files).step_by(BATCH) {
-        let numbers = from..files.min(from + BATCH);
-        let puts = numbers.map(|number| (format!("file/{}", path_of(number)), body.clone())).collect();
+impl Installation {
+    /// All of it, heard.
+    pub(crate) async fn start(work: &Work, name: &str, servers: usize, files: usize) -> Result<Self> {
+        let directory = work.fresh(name)?;
+        let ca = DevelopmentCa::open_or_create(&directory.join("pki"), DOMAIN)?;
+        let place = Place { directory, ca };
+        let database = place.directory.join("registry.sqlite");
+        let registry = SqliteRegistry::open(&database)?;
+        let ids: Vec<ServerId> =
+            (0..servers).map(|n| Ok(format!("s{n:03}").parse()?)).collect::<Result<_>>()?;
+        let drains: Vec<Drain> = ids.iter().map(|_| Drain::new()).collect();
+        let role = serde_json::to_string(&OperatorRecord { role: Role::Admin })?;
+        let (mut incoming, mut puts) = (Vec::new(), vec![(operator_key("local"), role)]);
+        for (id, drain) in ids.iter().zip(&drains) {
+            let listener = TlsIncoming::bind("127.0.0.1:0", place.tls(&of_server(id))?, drain).await?;
+            let record = ServerRecord {
+                mode: "distributed".parse()?,
+                version: "12.04.100".parse()?,
+                filesync: format!("https://127.0.0.1:{}", listener.address().port()),
+                timeguard: String::new(),
+                store_id: serde_json::from_str("\"0e37df36-f698-11e6-8dd4-cb9ced3df976\"")?,
+            };
+            puts.push((server_key(id), serde_json::to_string(&record)?));
+            incoming.push(listener);
+        }
         registry.commit(Commit { puts, ..Commit::default() }).await?;
+        let body = file_record(ids.first().context("at least one server")?)?;
+        for from in (0..files).step_by(BATCH) {
+            let numbers = from..files.min(from + BATCH);
+            let puts = numbers.map(|number| (format!("file/{}", path_of(number)), body.clone())).collect();
+            registry.commit(Commit { puts, ..Commit::default() }).await?;
+        }
+        let head = registry.head().await?;
+        let gateway = Gateway::start(&place, &database).await?;
+        let channels = Channels::new(TlsDial::new(place.tls(&Identity::Operator("local".to_owned()))?));
+        let ports = incoming.iter().map(|listener| listener.address().port()).collect();
+        let all = Self { place, registry, ids, servers: drains, ports, files, head, body, gateway, channels };
+        incoming.into_iter().enumerate().for_each(|(number, listener)| all.serve(number, listener));
+        let begun = Instant::now();
+        let mut matrix = all.matrix();
+        while ready(&mut matrix).await < servers {
+            if begun.elapsed() > SOON {
+                bail!("not all servers were heard");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        println!("all heard after {:.2} s from its start", begun.elapsed().as_secs_f64());
+        Ok(all)
     }
-    let head = registry.head().await?;
-    for (number, (listener, _)) in incoming.into_iter().zip(&ids).enumerate() {
-        let failed = (0..FAILED.min(files)).map(|turn| Exception {
-            path: path_of((number * FAILED + turn) % files),
-            revision: i64::try_from(head.revision.0).unwrap_or(i64::MAX),
+
+    fn serve(&self, number: usize, listener: TlsIncoming) {
+        let failed = (0..FAILED.min(self.files)).map(|turn| Exception {
+            path: path_of((number * FAILED + turn) % self.files),
+            revision: i64::try_from(self.head.revision.0).unwrap_or(i64::MAX),
             state: Missing::Failed.into(),
             failure: Some(shared::Failure {
                 reason: "DISK_FULL".to_owned(),
@@ -281,10 +314,11 @@ async fn measure(work: &Work) -> Result<bool> {
             }),
             ..Exception::default()
         });
-        let (registry, drain) = (registry.clone(), drain.clone());
-        let position = tokio::sync::watch::Sender::new(head);
+        let drain = self.servers[number].clone();
+        let position = tokio::sync::watch::Sender::new(self.head);
+        let registry = self.registry.clone();
         let simulated = Simulated { registry, drain: drain.clone(), failed: failed.collect(), position };
-        let app = App::new("filesync", CachedMembers::new(simulated.registry.clone()), Health::new(&[]))
+        let app = App::new("filesync", CachedMembers::new(self.registry.clone()), Health::new(&[]))
             .add(ReplicaServiceServer::new(simulated));
         let ended = drain.clone();
         drain.spawn("a simulated server", async move {
@@ -294,26 +328,37 @@ async fn measure(work: &Work) -> Result<bool> {
         });
     }
 
-    let begun = Instant::now();
-    let gateway = Gateway::start(&place, &database).await?;
-    let channels = Channels::new(TlsDial::new(place.tls(&Identity::Operator("local".to_owned()))?));
-    let uri = format!("https://127.0.0.1:{}", gateway.port);
-    let channel = channels.to(&uri, Identity::Service("gateway"), Lane::Control);
-    let mut matrix = MatrixServiceClient::new(channel);
-    while ready(&mut matrix).await < servers {
-        if begun.elapsed() > SOON {
-            bail!("not all servers were heard");
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    /// Serves again where a server that vanished was.
+    pub(crate) async fn bring_back(&mut self, number: usize) -> Result<()> {
+        self.servers[number] = Drain::new();
+        let address = format!("127.0.0.1:{}", self.ports[number]);
+        let tls = self.place.tls(&of_server(&self.ids[number]))?;
+        let listener = TlsIncoming::bind(&address, tls, &self.servers[number]).await?;
+        self.serve(number, listener);
+        Ok(())
     }
-    println!("{servers} servers × {files} files on one gateway, {FAILED} failed copies on each server\n");
-    println!("all heard after {:.2} s from its start", begun.elapsed().as_secs_f64());
 
+    /// The matrix, through the gateway.
+    pub(crate) fn matrix(&self) -> MatrixServiceClient<lockstep_chassis::Channel> {
+        let uri = format!("https://127.0.0.1:{}", self.gateway.port);
+        MatrixServiceClient::new(self.channels.to(&uri, Identity::Service("gateway"), Lane::Control))
+    }
+}
+
+fn of_server(id: &ServerId) -> Identity {
+    Identity::Server { server_id: id.clone(), service: "filesync" }
+}
+
+async fn measure(work: &Work) -> Result<bool> {
+    let (servers, files): (usize, usize) = (setting("SERVERS", 200), setting("MATRIX_FILES", 100_000));
+    let all = Installation::start(work, "many", servers, files).await?;
+    let (mut matrix, gateway) = (all.matrix(), &all.gateway);
+    println!("{servers} servers × {files} files on one gateway, {FAILED} failed copies on each server\n");
     let before = gateway.worked()?;
     tokio::time::sleep(REST).await;
     let rest = (gateway.worked()? - before).as_secs_f64() / REST.as_secs_f64();
 
-    let (seen, everywhere) = changes(&mut matrix, &registry, &body).await?;
+    let (seen, everywhere) = changes(&mut matrix, &all.registry, &all.body).await?;
     let asked = |name: &'static str, begun: Instant| {
         println!("{name}: {:.1} ms", begun.elapsed().as_secs_f64() * 1_000.0);
     };
@@ -330,7 +375,7 @@ async fn measure(work: &Work) -> Result<bool> {
         let _ = page;
     }
     let (memory, peak) = (gateway.memory("VmRSS")?, gateway.memory("VmHWM")?);
-    drain.begin();
+    all.servers.iter().for_each(Drain::begin);
 
     let mut met = true;
     let mut line = |what: &str, value: String, fits: bool| {

@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use lockstep_tests::harness::{Installation, Options, wait};
+use lockstep_tests::{
+    harness::{Installation, Options, wait},
+    normal::normal,
+};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -24,23 +27,23 @@ const LARGE_BYTES: usize = 160 << 20;
 
 /// Every text that was seen, with its name.
 #[derive(Default)]
-struct Seen(Vec<(String, String)>);
+pub(crate) struct Seen(Vec<(String, String)>);
 
 impl Seen {
-    fn note(&mut self, name: &str, text: String) {
+    pub(crate) fn note(&mut self, name: &str, text: String) {
         self.0.push((name.to_owned(), text));
     }
 
     /// Compares with the recorded texts, all of them at once.
-    fn compare(&self) {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("process/cli.txt");
+    pub(crate) fn compare(&self, record: &str) {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("process").join(record);
         let sections = self.0.iter().map(|(name, text)| format!("$ {name}\n{text}\n"));
         let now = sections.collect::<Vec<_>>().join("\n");
         if std::env::var_os("UPDATE").is_some() {
             fs::write(path, now).expect("written");
             return;
         }
-        let recorded = fs::read_to_string(path).expect("tests/process/cli.txt is there");
+        let recorded = fs::read_to_string(path).expect("the record is there");
         if recorded == now {
             return;
         }
@@ -58,15 +61,24 @@ async fn output(installation: &Installation, args: &[&str]) -> Output {
 }
 
 /// Runs a command, gives its code and what it printed, normalised: first the result, then the error.
-async fn told(installation: &Installation, args: &[&str]) -> (i32, String) {
+pub(crate) async fn told(installation: &Installation, args: &[&str]) -> (i32, String) {
     let output = output(installation, args).await;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).replace(&installation.data().display().to_string(), "<data>");
-    (output.status.code().expect("it ended by itself"), normal(&text))
+    let lines = normal(&text).lines().map(without_count).collect::<Vec<_>>().join("\n");
+    (output.status.code().expect("it ended by itself"), lines)
+}
+
+/// How far the copies on other servers than the asked one are depends on the moment.
+fn without_count(line: &str) -> String {
+    let counted = "; verified on ";
+    let Some((before, after)) = line.split_once(counted) else { return line.to_owned() };
+    let servers = after.split(';').next().and_then(|counts| counts.split_once(" of ")).map(|(_, of)| of);
+    format!("{before}{counted}<n> of {}", servers.unwrap_or_default())
 }
 
 /// Runs a command until it says all of `words`, and notes what it says then, with its exit code.
-async fn until_told(installation: &Installation, seen: &mut Seen, args: &[&str], words: &[&str]) {
+pub(crate) async fn until_told(installation: &Installation, seen: &mut Seen, args: &[&str], words: &[&str]) {
     let text = wait::until(format!("{args:?} says {words:?}"), TOLD_MAX, || async {
         let (code, text) = told(installation, args).await;
         let text = format!("{text}\n=> {code}");
@@ -74,83 +86,6 @@ async fn until_told(installation: &Installation, seen: &mut Seen, args: &[&str],
     })
     .await;
     seen.note(&args.join(" "), text);
-}
-
-/// Text without what differs from run to run: runs of spaces within a line are one, a line that is repeated as well, and
-/// states that pass by are left out.
-fn normal(text: &str) -> String {
-    let mut lines: Vec<String> = Vec::new();
-    for line in text.trim_end().lines().filter(|line| !line.starts_with("RUNNING:")) {
-        let line = normal_line(line).replace("tried again at any moment", "tried again in <time>");
-        let line = without_cause(&line.replace("within <time>", "-"));
-        if lines.last() != Some(&line) || line.is_empty() {
-            lines.push(line);
-        }
-    }
-    lines.join("\n")
-}
-
-/// How a connection broke depends on the moment.
-fn without_cause(line: &str) -> String {
-    for (before, after) in [("is not heard: ", "; "), (": ", " (PEER_UNREACHABLE)")] {
-        let Some((head, rest)) = line.split_once(before) else { continue };
-        let Some((_, tail)) = rest.rsplit_once(after) else { continue };
-        return format!("{head}{before}<cause>{after}{tail}");
-    }
-    line.to_owned()
-}
-
-fn normal_line(line: &str) -> String {
-    let indent = line.len() - line.trim_start().len();
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let (mut result, mut at): (Vec<String>, usize) = (Vec::new(), 0);
-    let bare = |word: &str| word.trim_matches(|c: char| "(),;:`'".contains(c)).to_owned();
-    let is_number = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_digit() || c == '.');
-    while at < words.len() {
-        let (word, next) = (words[at], words.get(at + 1).copied().unwrap_or_default());
-        let (plain, unit) = (bare(word), bare(next));
-        let is_span = is_number(&plain) && ["s", "min", "h", "d"].contains(&unit.as_str());
-        if is_span {
-            let open = &word[..word.len() - word.trim_start_matches('(').len()];
-            let close = &next[unit.len()..];
-            if result.last().is_some_and(|last| last.ends_with("<time>")) {
-                result.pop();
-            }
-            result.push(format!("{open}<time>{close}"));
-            at += 2;
-        } else if word.starts_with("[#") || word.starts_with("[-") {
-            result.push("<bar>".to_owned());
-            at += 3;
-        } else if is_number(&plain) && unit.ends_with("/s") {
-            result.push(next.replace(&unit, "<rate>"));
-            at += 2;
-        } else {
-            let is_id = plain.len() == 36 && plain.matches('-').count() == 4;
-            let is_time = plain.len() >= 19 && plain.starts_with("20") && plain.contains('T');
-            let is_moving = is_number(&plain)
-                && (words.get(at.wrapping_sub(1)) == Some(&"revision")
-                    || unit == "of"
-                    || unit == "MiB"
-                    || unit == "GiB");
-            let is_digest = plain.len() == 64;
-            result.push(if is_id {
-                word.replace(&plain, "<id>")
-            } else if is_time {
-                word.replace(&plain, "<when>")
-            } else if is_digest {
-                word.replace(&plain, "<digest>")
-            } else if is_moving {
-                word.replace(&plain, "<n>")
-            } else if let Some((head, tail)) = word.split_once("localhost:") {
-                let rest = tail.trim_start_matches(|c: char| c.is_ascii_digit());
-                format!("{head}localhost:<port>{rest}")
-            } else {
-                word.to_owned()
-            });
-            at += 1;
-        }
-    }
-    format!("{}{}", " ".repeat(indent), result.join(" "))
 }
 
 /// `lockstep events` in the background: its lines as JSON.
@@ -329,7 +264,7 @@ async fn each_state_is_told_in_words() {
     following.wait().expect("it ends");
     story.extend(happened.try_iter());
     assert_story(&story);
-    seen.compare();
+    seen.compare("cli.txt");
 }
 
 /// What happened, in the order that matters.

@@ -17,6 +17,7 @@ mod firmware;
 mod flips;
 mod gateways;
 mod model;
+mod resolver;
 mod tamper;
 mod trace;
 mod truth;

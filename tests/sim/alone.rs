@@ -16,10 +16,10 @@ use crate::{
 /// Enough for a start, a registration and its copies while nothing is wrong.
 const SOON: Duration = Duration::from_secs(5);
 /// Long enough for two tries of a copy, short of any cycle.
-const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 /// Everything is fetched after its registration.
-const FETCHED: Options = Options {
+pub(crate) const FETCHED: Options = Options {
     servers: 3,
     cycle: Duration::from_secs(300),
     gateway: true,
@@ -30,7 +30,7 @@ const FETCHED: Options = Options {
 };
 
 /// A world in which everything has started.
-fn started(options: Options) -> Mesh {
+pub(crate) fn started(options: Options) -> Mesh {
     seeds::show_log();
     let mut mesh = Mesh::new(7, options);
     mesh.ask(SOON, async move |operator| {
@@ -46,13 +46,13 @@ fn started(options: Options) -> Mesh {
 }
 
 /// Registers one file on one server; answers its revision.
-fn register(mesh: &mut Mesh, server: &str, path: &str, content: &[u8]) -> i64 {
+pub(crate) fn register(mesh: &mut Mesh, server: &str, path: &str, content: &[u8]) -> i64 {
     let (servers, file) = ([server.to_owned()], New::at(path, content.to_vec()));
     let files = mesh.ask(MINUTE, async move |operator| operator.register(&servers, &[file]).await);
     files.expect("nothing keeps it from being registered")[0].revision
 }
 
-fn delete(mesh: &mut Mesh, server: &str, path: &str, revision: i64) {
+pub(crate) fn delete(mesh: &mut Mesh, server: &str, path: &str, revision: i64) {
     let (servers, path) = ([server.to_owned()], path.to_owned());
     let deleted = mesh.ask(MINUTE, async move |operator| operator.delete(&servers, &path, revision).await);
     deleted.expect("nothing keeps it from being deleted");

@@ -11,6 +11,7 @@ mod ahead;
 mod alone;
 mod chance;
 mod converge;
+mod doubt;
 mod faults;
 mod judge;
 mod mesh;

@@ -5,4 +5,5 @@
 pub mod chance;
 pub mod harness;
 pub mod names;
+pub mod normal;
 pub mod planted;

@@ -1,6 +1,12 @@
 //! The answer to one request, byte by byte: no library of HTTP would lie like this.
 
-use std::{io, time::Duration};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use sha2::{Digest as _, Sha256};
 use tokio::{
@@ -11,7 +17,7 @@ use tokio::{
 use crate::{Request, Server, plan::Plan};
 
 /// Written at once, where nothing is slow.
-const PIECE_BYTES: usize = 256 << 10;
+const PIECE_BYTES: u64 = 256 << 10;
 /// Pieces in a second, where something is.
 const PIECES_A_SECOND: u64 = 20;
 /// What no caller of ours should ever see.
@@ -35,18 +41,12 @@ pub(crate) async fn answer(
         stream.write_all(head.as_bytes()).await?;
         return stream.shutdown().await;
     }
-    let relative: std::path::PathBuf = plan.file.split('/').filter(|part| !part.starts_with('.')).collect();
-    let Ok(mut content) = std::fs::read(server.directory.join(relative)) else {
+    let relative: PathBuf = plan.file.split('/').filter(|part| !part.starts_with('.')).collect();
+    let is_later = (plan.changing.is_some() || plan.growing.is_some()) && server.count(&request.path) > 0;
+    let Ok(mut content) = Content::open(&server.directory.join(relative), &plan, is_later) else {
         return refuse(stream, 404).await;
     };
-    let is_later = (plan.changing.is_some() || plan.growing.is_some()) && server.count(&request.path) > 0;
-    if is_later && plan.changing.is_some() {
-        content.iter_mut().for_each(|byte| *byte = !*byte);
-    }
-    if is_later && plan.growing.is_some() {
-        content.push(0);
-    }
-    let digest = hex::encode(&Sha256::digest(&content)[..8]);
+    let digest = content.version.clone();
     let (tag, date) = (format!("\"{digest}\""), date_of(&digest));
     if is_unchanged(request, &plan, &tag, &date) {
         let head = format!("HTTP/1.1 304 {SECRET}\r\netag: {tag}\r\n\r\n");
@@ -54,16 +54,16 @@ pub(crate) async fn answer(
         return stream.shutdown().await;
     }
     let start = range(request, &plan, &tag, &date);
-    if start.is_some_and(|start| start >= content.len()) {
+    let total = content.length;
+    if start.is_some_and(|start| start >= total) {
         return refuse(stream, 416).await;
     }
-    let total = content.len();
-    let mut body = content.split_off(start.unwrap_or(0).saturating_sub(usize::from(plan.shifted)));
-    resize(&mut body, &plan);
+    let start = start.map(|start| start.saturating_sub(u64::from(plan.shifted)));
+    content.at = start.unwrap_or(0);
+    content.length = total.saturating_sub(plan.short.unwrap_or(0)) + plan.long.unwrap_or(0);
     let mut head = match start {
         None => format!("HTTP/1.1 200 {SECRET}\r\n"),
         Some(start) => {
-            let start = start.saturating_sub(usize::from(plan.shifted));
             format!("HTTP/1.1 206 {SECRET}\r\ncontent-range: bytes {start}-{}/{total}\r\n", total - 1)
         }
     };
@@ -78,7 +78,7 @@ pub(crate) async fn answer(
     if plan.chunked {
         head.push_str("transfer-encoding: chunked\r\n");
     } else if !plan.no_length && !plan.endless {
-        head.push_str(&format!("content-length: {}\r\n", body.len()));
+        head.push_str(&format!("content-length: {}\r\n", content.length.saturating_sub(content.at)));
     }
     head.push_str("connection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await?;
@@ -86,7 +86,7 @@ pub(crate) async fn answer(
         return stream.shutdown().await;
     }
     let first = plan.changing.or(plan.growing).filter(|_| !is_later);
-    send(stream, &body, &plan, plan.cut.or(first)).await
+    send(stream, &mut content, &plan, plan.cut.or(first)).await
 }
 
 async fn refuse(stream: &mut (impl AsyncWrite + Unpin), code: u16) -> io::Result<()> {
@@ -118,40 +118,75 @@ fn is_unchanged(request: &Request, plan: &Plan, tag: &str, date: &str) -> bool {
 }
 
 /// Where the asked range begins, if one is asked for, and is given.
-fn range(request: &Request, plan: &Plan, tag: &str, date: &str) -> Option<usize> {
+fn range(request: &Request, plan: &Plan, tag: &str, date: &str) -> Option<u64> {
     let text = request.headers.get("range").filter(|_| !plan.no_range)?;
     let is_same =
         request.headers.get("if-range").is_none_or(|given| (given == tag || given == date) && !plan.weak);
     text.strip_prefix("bytes=")?.split('-').next()?.parse().ok().filter(|_| is_same)
 }
 
-fn resize(body: &mut Vec<u8>, plan: &Plan) {
-    let cut = |bytes: u64| usize::try_from(bytes).expect("a small number");
-    if let Some(fewer) = plan.short {
-        body.truncate(body.len().saturating_sub(cut(fewer)));
+/// The bytes of a file from somewhere on, as the plan wants them.
+struct Content {
+    file: File,
+    /// Bytes of the file; zeros follow.
+    size: u64,
+    /// Every byte is inverted.
+    is_inverted: bool,
+    /// Another one for another version.
+    version: String,
+    /// The next byte.
+    at: u64,
+    /// Where it ends.
+    length: u64,
+}
+
+impl Content {
+    fn open(path: &Path, plan: &Plan, is_later: bool) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let about = file.metadata()?;
+        let size = about.len();
+        let named = format!("{} {} {} {size} {is_later}", about.ino(), about.mtime(), about.mtime_nsec());
+        let version = hex::encode(&Sha256::digest(named)[..8]);
+        let length = size + u64::from(is_later && plan.growing.is_some());
+        let is_inverted = is_later && plan.changing.is_some();
+        Ok(Self { file, size, is_inverted, version, at: 0, length })
     }
-    if let Some(more) = plan.long {
-        body.resize(body.len() + cut(more), 0);
+
+    /// The next bytes, at most so many; none at the end.
+    fn read(&mut self, at_most: u64) -> io::Result<Vec<u8>> {
+        let count = at_most.min(self.length.saturating_sub(self.at));
+        let of_file = count.min(self.size.saturating_sub(self.at));
+        let mut bytes = vec![0; usize::try_from(of_file).expect("a piece")];
+        self.file.read_exact_at(&mut bytes, self.at)?;
+        if self.is_inverted {
+            bytes.iter_mut().for_each(|byte| *byte = !*byte);
+        }
+        bytes.resize(usize::try_from(count).expect("a piece"), 0);
+        self.at += count;
+        Ok(bytes)
     }
 }
 
 async fn send(
     stream: &mut (impl AsyncWrite + Unpin),
-    body: &[u8],
+    content: &mut Content,
     plan: &Plan,
     cut: Option<u64>,
 ) -> io::Result<()> {
-    let at_most =
-        |bytes: Option<u64>| bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes).expect("small"));
-    let end = body.len().min(at_most(cut)).min(at_most(plan.stall));
-    let piece = plan.slow.map_or(PIECE_BYTES, |rate| at_most(Some((rate / PIECES_A_SECOND).max(1))));
+    let limit = cut.unwrap_or(u64::MAX).min(plan.stall.unwrap_or(u64::MAX));
+    let piece = plan.slow.map_or(PIECE_BYTES, |rate| (rate / PIECES_A_SECOND).max(1));
     let begun = Instant::now();
-    for (index, piece_of) in body[..end].chunks(piece).enumerate() {
+    let mut sent = 0;
+    loop {
+        let bytes = content.read(piece.min(limit - sent))?;
+        if bytes.is_empty() {
+            break;
+        }
         if let Some(rate) = plan.slow {
-            let sent = u64::try_from(index * piece).expect("it fits");
             sleep_until(begun + Duration::from_millis(sent * 1_000 / rate.max(1))).await;
         }
-        write(stream, piece_of, plan).await?;
+        write(stream, &bytes, plan).await?;
+        sent += bytes.len() as u64;
     }
     stream.flush().await?;
     if plan.stall.is_some() {
@@ -161,8 +196,8 @@ async fn send(
         // Dropped without a word: neither the end of TLS nor of HTTP.
         return Ok(());
     }
-    let zeros = vec![0; PIECE_BYTES];
     if plan.endless {
+        let zeros = vec![0; 64 << 10];
         loop {
             write(stream, &zeros, plan).await?;
         }

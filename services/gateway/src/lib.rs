@@ -6,9 +6,9 @@
 //!
 //! ```text
 //! people ─▶ proxy ─────────────────────────────▶ filesync, timeguard (by lockstep-server), catalog, resolver
-//!        ─▶ grpc::matrix_service ─▶ board ◀── engine: follow (registry), watch and fan-out (each server), runs
-//!        ─▶ grpc::sync_run_service   │
-//!                                    └─ domain: records, report, cell, standing, explain, run, cursor, route   (pure)
+//!        ─▶ grpc::matrix_service ─▶ board ◀── lockstep-replicas: follow (registry), watch (each server)
+//!        ─▶ grpc::sync_run_service   │       engine: fan-out (each server), runs
+//!                                    └─ domain: view, standing, explain, run, cursor, route                    (pure)
 //! ```
 //!
 //! Invariants

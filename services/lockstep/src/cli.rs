@@ -2,6 +2,7 @@
 
 mod change;
 pub(crate) mod firmware;
+mod resolve;
 pub(crate) mod show;
 pub(crate) mod store;
 pub(crate) mod sync;
@@ -15,6 +16,7 @@ use self::change::revision;
 use self::sync::SyncArgs;
 pub(crate) use self::{
     change::{MoveArgs, RemoveArgs, ReplaceArgs, Seen},
+    resolve::{EditArgs, ResolveArgs},
     show::{CompletionArgs, EventsArgs, ServerCommand, StatusArgs, WhyArgs},
 };
 
@@ -121,7 +123,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lockstep events\n  lockstep events firmware/ --server s3 --output json\n\nTimes are of the clock of this machine, in UTC. Copies on a server that falls silent are told as one line about the\nserver. Only changes after the first line are told."
     )]
     Events(EventsArgs),
-    /// Show the servers.
+    /// Show the servers, and say how devices reach them.
     #[command(subcommand)]
     Server(ServerCommand),
     /// Check for firmware updates, download, import, edit and delete them, and see which servers hold them.
@@ -132,6 +134,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lockstep settings\n  lockstep settings set --firmware-synchronization on"
     )]
     Settings(firmware::SettingsArgs),
+    /// Tell where a device gets a file or a firmware update, and why there.
+    #[command(
+        after_help = "Examples:\n  lockstep resolve os/base.img --server s1 --device d1 --explain\n  lockstep resolve --firmware 0c5b… --server s1 --device d1 --output json\n\nThe password is only in the JSON document."
+    )]
+    Resolve(ResolveArgs),
     /// Print the completion of a shell.
     #[command(
         after_help = "Examples:\n  lockstep completion bash > /etc/bash_completion.d/lockstep\n  lockstep completion zsh > \"${fpath[1]}/_lockstep\"\n  lockstep completion fish > ~/.config/fish/completions/lockstep.fish"

@@ -26,13 +26,13 @@ pub mod engine;
 pub mod grpc;
 pub mod ports;
 
-use lockstep_chassis::{App, Channels, Connection, Drain, Health, Process, SealKey, StartError};
+use lockstep_chassis::{App, Connection, Drain, Health, Process, SealKey, StartError};
 use lockstep_model::clock::{Entropy, SystemEntropy};
 use lockstep_proto::resolver::v1::{
     connection_service_server::ConnectionServiceServer, server_service_server::ServerServiceServer,
 };
 use lockstep_registry::{CachedMembers, Registry};
-use lockstep_replicas::{GrpcReports, OnlyWatch};
+use lockstep_replicas::{GrpcReports, OnlyWatch, Reports};
 use tokio_stream::Stream;
 
 pub use config::Config;
@@ -46,11 +46,11 @@ use crate::{
 
 /// What the resolver is made of, besides its incoming connections.
 #[derive(Clone, Debug)]
-pub struct Parts<R, C, E> {
+pub struct Parts<R, P, C, E> {
     /// What should exist.
     pub registry: R,
-    /// Ways to the servers.
-    pub channels: Channels,
+    /// What the servers say of their copies.
+    pub reports: P,
     /// Whose clock is right.
     pub clocks: C,
     /// The key of stored passwords.
@@ -74,23 +74,23 @@ pub async fn run(config: Config, process: Process) -> Result<(), StartError> {
         StartError::of(format!("the registry {} cannot be opened", config.registry), &error)
     })?;
     let Process { drain, health, incoming, channels, .. } = process;
-    let parts =
-        Parts { registry, channels, clocks: NoClocks, password_key, health, drain, entropy: SystemEntropy };
+    let (reports, clocks, entropy) = (GrpcReports::new(channels), NoClocks, SystemEntropy);
+    let parts = Parts { registry, reports, clocks, password_key, health, drain, entropy };
     serve(parts, incoming).await
 }
 
-/// Serves over any registry, channels, clocks and connections, until the drain.
+/// Serves over any registry, reports, clocks and connections, until the drain.
 ///
 /// # Errors
 /// [`StartError`] if the contract lacks the description of what is served.
-pub async fn serve<R: Registry, C: Clocks, E: Entropy>(
-    parts: Parts<R, C, E>,
+pub async fn serve<R: Registry, P: Reports, C: Clocks, E: Entropy>(
+    parts: Parts<R, P, C, E>,
     incoming: impl Stream<Item = impl Connection>,
 ) -> Result<(), StartError> {
-    let Parts { registry, channels, clocks, password_key, health, drain, entropy } = parts;
+    let Parts { registry, reports, clocks, password_key, health, drain, entropy } = parts;
     let board = Board::new();
     let process = lockstep_replicas::Process { health: &health, drain: &drain, entropy: &entropy };
-    lockstep_replicas::start(&registry, GrpcReports::new(channels), &board, process, OnlyWatch);
+    lockstep_replicas::start(&registry, reports, &board, process, OnlyWatch);
     let resolver = Resolver::new(board.clone(), clocks, password_key);
     let servers = Servers::new(registry.clone(), board);
     App::new("resolver", CachedMembers::new(registry), health)

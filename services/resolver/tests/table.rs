@@ -260,6 +260,7 @@ fn devices_are_sent_where_the_table_says() {
     let made = lines.join("\n") + "\n";
     if std::env::var_os("UPDATE").is_some() {
         fs::write(&path, &made).expect("written");
+        return;
     }
     for (made, written) in made.lines().zip(written.lines()) {
         assert_eq!(made, written, "the table says something else; UPDATE=1 writes it anew");

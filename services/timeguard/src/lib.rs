@@ -7,13 +7,15 @@
 //! own filesync ──▶ health, reflection        run: the real adapters
 //! ```
 //!
-//! It is a process with identity, health and reflection; its calls come with the measurement itself.
+//! It is a process with identity, health and reflection; its calls come with the measurement itself. How a clock is judged,
+//! and what follows from it, is in [`domain`] already, and nobody asks it yet.
 //!
 //! Invariants
 //! 1. Nobody without a certificate of the installation is answered, and no other server, while it has no registry to
 //!    ask who belongs to the installation.
 
 pub mod config;
+pub mod domain;
 
 use lockstep_chassis::{App, Connection, Drain, Health, Process, StartError};
 use lockstep_model::{

@@ -18,6 +18,7 @@ use lockstep_proto::{
     gateway::v1::{
         matrix_service_client::MatrixServiceClient, sync_run_service_client::SyncRunServiceClient,
     },
+    resolver::v1::connection_service_client::ConnectionServiceClient,
 };
 use tonic::Request;
 
@@ -87,6 +88,11 @@ impl Client {
     /// Sync runs.
     pub fn runs(&self) -> SyncRunServiceClient<Channel> {
         SyncRunServiceClient::new(self.channel("gateway"))
+    }
+
+    /// Connection data, by a resolver or the gateway.
+    pub fn connections_at(&self, child: &str) -> ConnectionServiceClient<Channel> {
+        ConnectionServiceClient::new(self.channel(child))
     }
 
     /// The matrix.

@@ -1,6 +1,6 @@
 //! Names that come together, in one entry of a feed or one archive: each valid, and all of them storable side by side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_model::{FilePath, Folded, path::fold};
 
@@ -14,6 +14,8 @@ pub const NAMES_BYTES_MAX: usize = 32 << 20;
 pub struct Names {
     /// Files and all directories above them, by what some server takes them for.
     taken: BTreeMap<Folded, Taken>,
+    /// The exact names of all directories: what is below one of them needs no look at those above it.
+    directories: BTreeSet<String>,
     bytes: usize,
 }
 
@@ -60,7 +62,11 @@ impl Names {
     }
 
     fn add_above(&mut self, path: &FilePath) -> Result<(), Clash> {
-        path.ancestors().try_for_each(|directory| self.take(directory, true))
+        let above: Vec<&str> = path.ancestors().collect();
+        let known = above.iter().rposition(|directory| self.directories.contains(*directory));
+        above[known.map_or(0, |known| known + 1)..]
+            .iter()
+            .try_for_each(|directory| self.take(directory, true))
     }
 
     fn take(&mut self, exact: &str, is_directory: bool) -> Result<(), Clash> {
@@ -73,9 +79,12 @@ impl Names {
                 () => Ok(()),
             };
         }
-        self.bytes += folded.as_str().len() + exact.len();
+        self.bytes += folded.as_str().len() + exact.len() * if is_directory { 2 } else { 1 };
         if self.bytes > NAMES_BYTES_MAX {
             return Err(Clash::TooMany);
+        }
+        if is_directory {
+            self.directories.insert(exact.to_owned());
         }
         self.taken.insert(folded, Taken { exact: exact.to_owned(), is_directory });
         Ok(())
@@ -123,6 +132,17 @@ mod tests {
         ] {
             assert_eq!(add(names), outcome, "{names:?}");
         }
+    }
+
+    /// R59: names are bounded, whatever their number, and cost no more than they are long.
+    #[test]
+    fn names_are_bounded() {
+        let directory = vec!["d".repeat(200); 10].join("/");
+        let mut taken = Names { bytes: NAMES_BYTES_MAX - 1_000_000, ..Names::default() };
+        let add = |index: usize| taken.add_file(&format!("{directory}/{index}").parse().expect("valid"));
+        let fitting = (0..1_000).map(add).take_while(Result::is_ok).count();
+        assert!((200..300).contains(&fitting), "{fitting}");
+        assert_eq!(taken.add_file(&format!("{directory}/last").parse().expect("valid")), Err(Clash::TooMany));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use lockstep_model::{FilePath, StoreId};
 
+use self::trouble::unreadable;
 use crate::{
     domain::{
         aside::AsideNote,
@@ -36,6 +37,7 @@ struct Disk {
     ticks: i64,
     refused: BTreeSet<FilePath>,
     unreadable: BTreeSet<FilePath>,
+    spoiled: BTreeSet<FilePath>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -317,7 +319,7 @@ impl Store for MemoryStore {
     async fn stat(&self, paths: Vec<FilePath>) -> Result<Vec<Result<Option<Stat>, StoreError>>, StoreError> {
         let disk = self.disk();
         let look = |path: &FilePath| match disk.unreadable.contains(path) {
-            true => Err(StoreError::Failed { path: path.to_string(), cause: "it cannot be read".to_owned() }),
+            true => Err(unreadable(path)),
             false => Ok(disk.live.transfer.get(path).map(Node::stat)),
         };
         Ok(paths.iter().map(look).collect())
@@ -326,6 +328,7 @@ impl Store for MemoryStore {
     async fn read(&self, place: Place, offset: u64, length: usize) -> Result<Bytes, StoreError> {
         let disk = self.disk();
         let (node, path) = match &place {
+            Place::Published(path) if disk.is_unreadable(path) => return Err(unreadable(path)),
             Place::Published(path) => (disk.live.transfer.get(path), path.to_string()),
             Place::Staged(name) => (disk.live.staging.get(name), name.to_string()),
         };
@@ -335,6 +338,10 @@ impl Store for MemoryStore {
     }
 
     async fn hash_published(&self, path: FilePath) -> Result<Option<Hashed>, StoreError> {
-        Ok(self.disk().live.transfer.get(&path).map(|node| node.hash(Algorithms::default())))
+        let disk = self.disk();
+        match disk.is_unreadable(&path) {
+            true => Err(unreadable(&path)),
+            false => Ok(disk.live.transfer.get(&path).map(|node| node.hash(Algorithms::default()))),
+        }
     }
 }

@@ -126,10 +126,10 @@ impl<P: Ports> Engine<P> {
         let concerned = self.inner.intents.concerned(due.iter().map(|missing| &missing.wanted));
         let (stuck, due): (Vec<Missing>, Vec<Missing>) = due.into_iter().partition(|missing| {
             let wanted = &missing.wanted;
-            let is_elsewhere = wanted.is_elsewhere(self.server());
             missing.is_left
-                || is_elsewhere
+                || wanted.is_elsewhere(self.server())
                 || concerned.contains(&wanted.path)
+                || board.is_doubted(wanted)
                 || board.stale_path(wanted).is_some()
         });
         self.dispatch_stuck(stuck);

@@ -17,6 +17,7 @@ mod content;
 mod declared;
 mod delete;
 mod directory;
+mod doubt;
 mod early;
 mod examine;
 mod exchange;

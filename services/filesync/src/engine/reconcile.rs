@@ -213,7 +213,9 @@ impl<P: Ports> Engine<P> {
     async fn hold_unheld(&self, changes: &[Change], missing: &[Wanted]) -> Result<Refused, FileError> {
         let mut refused = Refused::new();
         let same = |wanted: &Wanted| changes.iter().any(|change| change.living() == Some(wanted));
-        let superseded: Vec<&Wanted> = missing.iter().filter(|wanted| !same(wanted)).collect();
+        // What only could not be looked at is held as it is.
+        let is_unheld = |wanted: &&Wanted| !same(wanted) && !self.inner.board.is_doubted(wanted);
+        let superseded: Vec<&Wanted> = missing.iter().filter(is_unheld).collect();
         let paths = superseded.iter().map(|wanted| wanted.path.clone()).collect();
         let found = self.inner.ports.store.stat(paths).await.map_err(|error| self.disk(error))?;
         for (wanted, found) in superseded.into_iter().zip(found) {
@@ -329,7 +331,10 @@ impl<P: Ports> Engine<P> {
                 },
             };
             let writes = match refused {
-                None => self.release(&path, held.digest, &[]),
+                None => {
+                    let released = self.release(&path, held.digest, &[]);
+                    released.into_iter().chain([Write::Clear(path)]).collect()
+                }
                 Some((why, displaces)) => {
                     let ended = self.last_known(path, &held, reached.revision);
                     vec![Write::Miss(Missing::left(ended, why, displaces))]

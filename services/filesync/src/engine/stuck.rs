@@ -138,6 +138,9 @@ impl<P: Ports> Engine<P> {
         if missing.is_left {
             return self.retry_leaving(wanted).await;
         }
+        if self.inner.board.is_doubted(wanted) {
+            return self.look_again(wanted).await;
+        }
         let moved = match self.inner.board.stale_path(wanted) {
             Some(from) => self.retry_move(from, wanted).await,
             None => Ok(()),

@@ -11,6 +11,7 @@ use crate::{
     domain::{
         check::{Finding, Look, Seen, compare},
         error::FileError,
+        exception::Obstacle,
         held::Held,
     },
     ports::{Ports, Store as _, StoreError, Write},
@@ -171,15 +172,15 @@ impl<P: Ports> Engine<P> {
         }
         let paths = batch.iter().map(|(path, _)| path.clone()).collect();
         let found = self.inner.ports.store.stat(paths).await.map_err(|error| self.disk(error))?;
-        let mut suspicious = Vec::new();
+        let (mut suspicious, mut unseen) = (Vec::new(), Vec::new());
         for ((path, held), found) in batch.into_iter().zip(found) {
             let seen = match found {
                 Ok(Some(stat)) => Seen::File(stat),
                 Ok(None) => Seen::Absent,
                 Err(StoreError::Foreign { what, .. }) => Seen::Foreign(what),
                 Err(error) => {
-                    tracing::debug!(%path, %error, "a copy cannot be looked at");
                     checked.unreadable += 1;
+                    unseen.push((path, held, Obstacle::of(&self.disk(error))));
                     continue;
                 }
             };
@@ -188,10 +189,11 @@ impl<P: Ports> Engine<P> {
                 _ => suspicious.push(path),
             }
         }
+        self.doubt(unseen).await?;
         Ok(suspicious)
     }
 
-    /// One copy that cannot be looked at must not keep the walk from the others: nothing is found then.
+    /// One copy that cannot be looked at must not keep the walk from the others: it is doubted, and nothing is found.
     async fn examine_alone(
         &self,
         path: &FilePath,
@@ -199,8 +201,11 @@ impl<P: Ports> Engine<P> {
         bytes: Option<u64>,
     ) -> Result<Option<Finding>, FileError> {
         match self.examine(path, depth, bytes).await {
-            Err(FileError::Store { error, .. }) => {
-                tracing::debug!(%path, %error, "a copy cannot be looked at");
+            Err(error @ FileError::Store { .. }) => {
+                if let Some(why) = error.of_one_path() {
+                    let held = self.inner.board.held(std::slice::from_ref(path)).pop().flatten();
+                    self.doubt(held.map(|held| (path.clone(), held, why)).into_iter().collect()).await?;
+                }
                 Ok(None)
             }
             other => other.map(Some),

@@ -3,7 +3,7 @@
 //!
 //! The facts are the cell, the report of the server and the record; the sentences are made here and nowhere else.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use lockstep_model::{Reason, Revision, ServerId, record::Placement};
 
@@ -113,6 +113,21 @@ impl Copy {
             waits_behind: Vec::new(),
             loose: None,
         }
+    }
+}
+
+impl Explanation {
+    /// With the copies on these servers alone, or all if there are none. The summary stays that of the whole file, and
+    /// says so of the servers that it counts.
+    #[must_use]
+    pub fn about(mut self, servers: &BTreeSet<ServerId>) -> Self {
+        if !servers.is_empty() {
+            self.copies.retain(|copy| servers.contains(&copy.server));
+            if matches!(self.registered, Registered::Live(_)) {
+                self.advice = advice(&self.copies);
+            }
+        }
+        self
     }
 }
 
@@ -334,11 +349,15 @@ fn live_summary(record: &Record, copies: &[Copy]) -> (String, String) {
         record.revision,
         by(&record.changed_by)
     );
-    // The advice of whatever does not go on by itself comes first.
+    (summary, advice(copies))
+}
+
+/// The advice of whatever does not go on by itself.
+fn advice(copies: &[Copy]) -> String {
     let stuck = [CellState::Failed, CellState::Unknown, CellState::Unreachable];
-    let advice = stuck.iter().find_map(|state| {
+    let first = stuck.iter().find_map(|state| {
         let copy = copies.iter().find(|copy| copy.cell.as_ref().is_some_and(|cell| cell.state == *state))?;
         (!copy.advice.is_empty()).then(|| format!("{}: {}", copy.server, copy.advice))
     });
-    (summary, advice.unwrap_or_default())
+    first.unwrap_or_default()
 }

@@ -53,10 +53,10 @@ pub async fn explain<R: Registry, P: Replicas>(
         Ok::<_, MatrixError>((registered(view, &path, stored)?, position))
     })?;
     let copies = match &registered {
-        Registered::Live(record) => board.read(|view| copies(view, &path, record, servers, board.now())),
+        Registered::Live(record) => board.read(|view| copies(view, &path, record, board.now())),
         _ => loose(board, replicas, &path, servers).await,
     };
-    Ok((explanation(path.to_string(), registered, copies), position))
+    Ok((explanation(path.to_string(), registered, copies).about(servers), position))
 }
 
 /// The newer of what the view has and what the registry says; the record tells more.
@@ -110,13 +110,8 @@ fn told(stored: &Stored) -> Result<Registered, MatrixError> {
     })
 }
 
-fn copies(
-    view: &View,
-    path: &FilePath,
-    record: &Record,
-    servers: &BTreeSet<ServerId>,
-    now: crate::domain::Moment,
-) -> Vec<Copy> {
+/// All copies: the summary is about the file, whichever copies were asked about.
+fn copies(view: &View, path: &FilePath, record: &Record, now: crate::domain::Moment) -> Vec<Copy> {
     let Some((_, learned)) = view.records() else { return Vec::new() };
     let alone = view.member_count() < 2;
     let asked = |id: &ServerId| Asked {
@@ -124,10 +119,9 @@ fn copies(
         revision: record.revision,
         elsewhere: record.placement.excludes(id, &record.origin),
     };
-    view.servers()
-        .filter(|(id, _)| servers.is_empty() || servers.contains(id))
-        .map(|(id, server)| explain_copy(id, server, (asked(id), record.size_bytes), learned, alone, now))
-        .collect()
+    let explained =
+        |(id, server)| explain_copy(id, server, (asked(id), record.size_bytes), learned, alone, now);
+    view.servers().map(explained).collect()
 }
 
 /// What lies at the path on each server that can be asked; those with nothing are left out.

@@ -77,3 +77,8 @@ pub(super) fn revision(text: &str) -> Result<Seen, String> {
         _ => Err("expected a revision as `lockstep file get` shows it, or the word current".to_owned()),
     }
 }
+
+/// Like [`revision`], for what may have none yet.
+pub(super) fn revision_or_none(text: &str) -> Result<Seen, String> {
+    if text == "0" { Ok(Seen::At(0)) } else { revision(text) }
+}

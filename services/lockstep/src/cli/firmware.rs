@@ -22,7 +22,7 @@ pub(crate) enum FirmwareCommand {
     Download(DownloadArgs),
     /// Import a zip archive as an update of one server.
     #[command(
-        after_help = "Example:\n  lockstep firmware import ./os12.zip --model UD3 --version 12.4 --server s1 --target firmware/os12"
+        after_help = "Example:\n  lockstep firmware import ./os12.zip --model UD3 --firmware-version 12.4 --server s1 --target firmware/os12"
     )]
     Import(ImportArgs),
     /// List the updates of this installation.
@@ -122,7 +122,7 @@ pub(crate) struct ImportArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) model: String,
     /// Its version.
-    #[arg(long = "version", value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT")]
     pub(crate) firmware_version: String,
     #[command(flatten)]
     pub(crate) target: TargetArgs,

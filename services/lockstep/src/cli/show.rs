@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::span;
+use super::{resolve::EditArgs, span};
 
 /// `lockstep status`
 #[derive(Args, Debug)]
@@ -65,4 +65,9 @@ pub(crate) enum ServerCommand {
     /// List the servers: how they take part, where they answer, and how fresh their knowledge is.
     #[command(after_help = "Example:\n  lockstep server ls --output json")]
     Ls,
+    /// Say where a server stands and how devices reach it. Fields that are not named stay as they are.
+    #[command(
+        after_help = "Examples:\n  lockstep server edit s1 --public-address cdn.example.com --public-https-port 443\n  lockstep server edit s1 --site north --display-name 'North 1'\n  lockstep server edit s1 --public-address ''"
+    )]
+    Edit(Box<EditArgs>),
 }

@@ -23,6 +23,9 @@ use lockstep_proto::{
         ListServersRequest, ServerSummary, matrix_service_client::MatrixServiceClient,
         sync_run_service_client::SyncRunServiceClient,
     },
+    resolver::v1::{
+        connection_service_client::ConnectionServiceClient, server_service_client::ServerServiceClient,
+    },
 };
 use tonic::Request;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -159,6 +162,16 @@ impl Session {
     /// Sync runs.
     pub(crate) fn runs(&self) -> SyncRunServiceClient<Channel> {
         SyncRunServiceClient::new(self.channel(Lane::Control))
+    }
+
+    /// Connection data for devices.
+    pub(crate) fn connections(&self) -> ConnectionServiceClient<Channel> {
+        ConnectionServiceClient::new(self.channel(Lane::Control))
+    }
+
+    /// What people say of servers.
+    pub(crate) fn server_descriptions(&self) -> ServerServiceClient<Channel> {
+        ServerServiceClient::new(self.channel(Lane::Control))
     }
 
     /// All servers.

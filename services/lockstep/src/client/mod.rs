@@ -12,8 +12,10 @@ mod goal;
 mod in_place;
 mod progress;
 mod register;
+mod resolve;
 mod run;
 mod run_text;
+mod server_edit;
 mod settings;
 mod shape;
 mod source;
@@ -63,6 +65,8 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Firmware(command) => firmware::run(&session, format, command).await,
         Command::Settings(args) => settings::run(&session, format, args).await,
         Command::Server(ServerCommand::Ls) => status::servers(&session, format).await,
+        Command::Server(ServerCommand::Edit(args)) => server_edit::run(&session, format, *args).await,
+        Command::Resolve(args) => resolve::run(&session, format, args).await,
         // The other commands do not come here; see main.
         other => unreachable!("{other:?} is no client command"),
     }

@@ -4,6 +4,7 @@
 mod event;
 mod explained;
 mod firmware;
+mod resolved;
 mod run;
 mod status;
 
@@ -23,6 +24,7 @@ pub(crate) use self::{
         Answer, Firmware, FirmwareRow, FirmwareRows, Offer, Offers, Settings, Updates, firmware_state,
         protocol_name,
     },
+    resolved::{DescribedServer, Resolved, verdict_state},
     run::{Run, Runs, Started, run_state},
     status::{
         MissingCopy, Server, Servers, Status, cell_state, cell_state_of, cell_words, clock_state,

@@ -1,10 +1,7 @@
 //! A host as people enter it: a DNS name or an IP address, and nothing around it.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    str::FromStr,
-};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{fmt, str::FromStr};
 
 /// The longest DNS name.
 const NAME_BYTES_MAX: usize = 253;

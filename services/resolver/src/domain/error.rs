@@ -44,7 +44,7 @@ pub enum ResolveError {
         id: FirmwareId,
     },
     /// No server can be offered (R51).
-    #[error("{subject} cannot be offered yet: {}", .progress.text)]
+    #[error("{subject} cannot be offered yet: {progress}")]
     NotYet {
         /// For a person: the file or the update.
         subject: String,
@@ -77,23 +77,14 @@ impl Fault for ResolveError {
             Self::UnknownServer { server } => vec![("server_id", server.to_string())],
             Self::FileNotFound { path } => vec![("path", path.to_string())],
             Self::FirmwareNotFound { id } => vec![("firmware_id", id.to_string())],
-            Self::NotYet { progress, .. } => {
-                let mut metadata = vec![
-                    ("copying_server_ids", progress.copying.join(",")),
-                    ("copied_bytes", progress.copied_bytes.to_string()),
-                    ("total_bytes", progress.total_bytes.to_string()),
-                ];
-                let left = progress.time_left;
-                metadata.extend(left.map(|left| ("time_left_seconds", left.as_secs().to_string())));
-                metadata
-            }
+            Self::NotYet { progress, .. } => progress.metadata(),
             Self::Unread | Self::Unreadable { .. } | Self::Sealed { .. } => Vec::new(),
         }
     }
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Unread => Some(RETRY_LEAST),
+            Self::Unread | Self::Unreadable { .. } => Some(RETRY_LEAST),
             Self::NotYet { progress, .. } => {
                 Some(progress.time_left.map_or(RETRY_UNKNOWN, |left| left.clamp(RETRY_LEAST, RETRY_MOST)))
             }
@@ -177,7 +168,7 @@ impl Fault for ServerError {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Unread | Self::NotSeen { .. } => Some(RETRY_LEAST),
+            Self::Unread | Self::NotSeen { .. } | Self::Unreadable { .. } => Some(RETRY_LEAST),
             Self::Registry(error) => error.retry_after(),
             _ => None,
         }

@@ -1,8 +1,8 @@
 //! What is known of something that nobody holds yet (R51).
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use lockstep_model::{Reason, ServerId};
+use lockstep_model::{Metadata, Reason, ServerId};
 use lockstep_replicas::domain::{
     Moment,
     cause::Cause,
@@ -43,7 +43,34 @@ struct Share {
     time_left: Option<Duration>,
 }
 
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        if self.total_bytes > 0 {
+            write!(f, "; the furthest has {} of {} bytes", self.copied_bytes, self.total_bytes)?;
+        }
+        if !self.copying.is_empty() {
+            write!(f, "; copying now: {}", self.copying.join(","))?;
+        }
+        self.time_left.map_or(Ok(()), |left| write!(f, "; about {} s left", left.as_secs()))
+    }
+}
+
 impl Progress {
+    /// What the text shows, for programs.
+    pub fn metadata(&self) -> Metadata {
+        let mut metadata = Metadata::new();
+        if self.total_bytes > 0 {
+            metadata.push(("copied_bytes", self.copied_bytes.to_string()));
+            metadata.push(("total_bytes", self.total_bytes.to_string()));
+        }
+        if !self.copying.is_empty() {
+            metadata.push(("copying_server_ids", self.copying.join(",")));
+        }
+        metadata.extend(self.time_left.map(|left| ("time_left_seconds", left.as_secs().to_string())));
+        metadata
+    }
+
     /// Of an update whose files are not registered yet.
     pub fn unpublished(update: &Update) -> Self {
         Self { text: update.why_unpublished(), ..Self::default() }
@@ -124,35 +151,30 @@ pub fn lacking(known: Known<'_>, records: &Records, paths: &[&str], now: Moment)
     let missing = paths.iter().find(|path| !holds_file(known, records, path));
     let of = match paths.len() {
         1 => String::new(),
-        all => format!("holds {held} of {all} files; "),
+        all => format!("holds {held} of {all} files, and "),
     };
     let not_yet = |text: &str| Cause::new(Reason::NotAvailableYet, text);
     let Some(path) = missing else {
-        return (format!("{of}holds nothing of it"), not_yet("the server holds nothing of it"));
+        return ("holds nothing of it".to_owned(), not_yet("the server holds nothing of it"));
     };
     let Some(file) = records.file(path) else {
-        let text = format!("{path} is not registered");
-        return (format!("{of}{text}"), not_yet(&text));
+        return (format!("{of}cannot hold {path}, which is not registered"), not_yet("it is not registered"));
     };
     let cell = cell(server, file.asked(path, id), now);
     let size = file.size_bytes;
-    let text = match cell.state {
-        CellState::Copying => {
+    let text = match (cell.state, &cell.cause) {
+        (CellState::Copying, _) => {
             let left = cell.copying.and_then(|copying| copying.time_left);
             let left = left.map_or_else(String::new, |left| format!(", {} s left", left.as_secs()));
-            format!("{path} is being copied, {} of {size} bytes{left}", cell.copied_bytes)
+            format!("is copying {path}, {} of {size} bytes{left}", cell.copied_bytes)
         }
-        CellState::Failed if cell.cause.as_ref().is_some_and(|cause| cause.is(Reason::Drifted)) => {
-            format!("{path} is not what was registered")
+        (CellState::Failed, Some(cause)) if cause.is(Reason::Drifted) => {
+            format!("has other bytes than those registered at {path}: {}", cause.message)
         }
-        CellState::Failed => format!("the last try to copy {path} failed"),
-        CellState::NotEligible => format!("{path} is not meant for it"),
-        _ => format!("{path} is not there yet"),
+        (CellState::Failed, Some(cause)) => format!("could not copy {path}: {}", cause.message),
+        (CellState::NotEligible, Some(cause)) => format!("is not meant to have {path}: {}", cause.message),
+        _ => format!("does not have {path} yet"),
     };
-    let cause = cell.cause.unwrap_or_else(|| not_yet(&text));
-    let because = match cell.state {
-        CellState::Failed | CellState::NotEligible => format!(": {}", cause.message),
-        _ => String::new(),
-    };
-    (format!("{of}{text}{because}"), cause)
+    let cause = cell.cause.unwrap_or_else(|| not_yet(&format!("the server {text}")));
+    (format!("{of}{text}"), cause)
 }

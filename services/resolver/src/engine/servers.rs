@@ -100,7 +100,13 @@ impl<R: Registry> Servers<R> {
     pub async fn update(&self, ask: Ask) -> Result<Described, ServerError> {
         let revision = match self.registry.find_request(ask.request()).await? {
             Some(revision) => revision,
-            None => self.commit(&ask).await?,
+            None => match self.commit(&ask).await {
+                // The same request may have been carried out in between, on this resolver or another.
+                Err(changed @ ServerError::RevisionChanged { .. }) => {
+                    self.registry.find_request(ask.request()).await?.ok_or(changed)?
+                }
+                made => made?,
+            },
         };
         self.seen(&ask.server, revision).await?;
         let made = self.made(&ask.server, revision).await?;

@@ -57,9 +57,10 @@ fn question(fields: &mut Fields<ResolveConnectionRequest>) -> Option<Question> {
     let current = fields.parse::<ServerId>("current_server_id", |r| &r.current_server_id);
     let device = fields.parse::<DeviceId>("device_id", |r| &r.device_id);
     let site = fields.request().device_site.clone();
-    let must =
-        format!("must have at most {SITE_CHARACTERS_MAX} characters, and none that control a terminal");
-    fields.check("device_site", |r| is_fit(&r.device_site, SITE_CHARACTERS_MAX), must);
+    if !is_fit(&site, SITE_CHARACTERS_MAX) {
+        let must = "characters, without spaces around it, and none that control a terminal";
+        fields.violation("device_site", format!("must have at most {SITE_CHARACTERS_MAX} {must}"));
+    }
     let detail = Detail::try_from(fields.request().detail);
     if detail.is_err() {
         fields.violation("detail", "must be one of the values of the contract");

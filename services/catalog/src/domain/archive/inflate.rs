@@ -40,7 +40,10 @@ impl Content {
     /// `room` is what the archive may still unpack to. What the header says is looked at before the first byte.
     pub(super) fn new(header: Header, room: u64) -> Result<Self, ArchiveInvalid> {
         let inflate = (header.method == Method::Deflated).then(|| Decompress::new(false));
-        let output = if inflate.is_some() { vec![0; CHUNK_BYTES_MAX] } else { Vec::new() };
+        // Most entries of a hostile archive are tiny.
+        let told = if header.has_descriptor { u64::MAX } else { header.unpacked };
+        let room_for_output = usize::try_from(told).unwrap_or(usize::MAX).clamp(1, CHUNK_BYTES_MAX);
+        let output = if inflate.is_some() { vec![0; room_for_output] } else { Vec::new() };
         let crc = crc32fast::Hasher::new();
         let content = Self { header, inflate, is_over: false, crc, packed: 0, unpacked: 0, room, output };
         content.check_bounds(content.header.packed, content.header.unpacked)?;

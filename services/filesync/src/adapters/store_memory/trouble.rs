@@ -8,6 +8,7 @@ use std::{
 use lockstep_model::FilePath;
 
 use super::{Disk, MemoryStore};
+use crate::ports::StoreError;
 
 impl MemoryStore {
     /// What a power cut leaves.
@@ -31,9 +32,14 @@ impl MemoryStore {
         mark(&mut self.disk().refused, path, refuses);
     }
 
-    /// From now on nobody can look at this path, as if its sector were bad; or somebody can again.
+    /// From now on nobody can look at this path, as if its directory were bad; or somebody can again.
     pub fn blind(&self, path: &FilePath, blinds: bool) {
         mark(&mut self.disk().unreadable, path, blinds);
+    }
+
+    /// From now on nobody can read what is under this path, as if a sector were bad; or somebody can again.
+    pub fn spoil(&self, path: &FilePath, spoils: bool) {
+        mark(&mut self.disk().spoiled, path, spoils);
     }
 
     /// Puts bytes under a final name, as a person would.
@@ -70,6 +76,16 @@ impl MemoryStore {
             .find(|(name, node)| name.as_str().starts_with(prefix) && !node.data.is_empty());
         rotten.map(|(_, node)| Arc::make_mut(&mut node.data)[0] ^= 1).is_some()
     }
+}
+
+impl Disk {
+    pub(super) fn is_unreadable(&self, path: &FilePath) -> bool {
+        self.unreadable.contains(path) || self.spoiled.contains(path)
+    }
+}
+
+pub(super) fn unreadable(path: &FilePath) -> StoreError {
+    StoreError::Failed { path: path.to_string(), cause: "it cannot be read".to_owned() }
 }
 
 fn mark(paths: &mut BTreeSet<FilePath>, path: &FilePath, is_marked: bool) {

@@ -25,6 +25,16 @@ impl Board {
         self.state().exceptions.get(path).map(|exception| exception.missing.clone())
     }
 
+    /// Whether a copy is held at exactly this revision and an exception all the same, because the disk refuses a look at it.
+    pub fn is_doubted(&self, wanted: &Wanted) -> bool {
+        let state = self.state();
+        let known = state.exceptions.get(&wanted.path).map(|exception| &exception.missing);
+        let is_same = known.is_some_and(|known| {
+            !known.is_left && !known.is_kept && known.wanted.revision == wanted.revision
+        });
+        is_same && state.held.get(&wanted.path).is_some_and(|held| held.revision == wanted.revision)
+    }
+
     /// Those of the files that are missing somewhere, and where.
     pub fn missing_files(&self, files: &BTreeSet<FileId>) -> BTreeMap<FileId, Wanted> {
         let state = self.state();

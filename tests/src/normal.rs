@@ -1,0 +1,159 @@
+//! What a program printed, without what differs from run to run, so that it can be compared with what was recorded.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+/// Text without what differs from run to run: runs of spaces within a line are one, a line that is repeated as well, and
+/// states that pass by are left out.
+pub fn normal(text: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.trim_end().lines().filter(|line| !line.starts_with("RUNNING:")) {
+        let line = normal_line(line).replace("tried again at any moment", "tried again in <time>");
+        let line = without_cause(&line.replace("within <time>", "-"));
+        if lines.last() != Some(&line) || line.is_empty() {
+            lines.push(line);
+        }
+    }
+    lines.join("\n")
+}
+
+/// How a connection broke depends on the moment.
+fn without_cause(line: &str) -> String {
+    for (before, after) in [("is not heard: ", "; "), (": ", " (PEER_UNREACHABLE)")] {
+        let Some((head, rest)) = line.split_once(before) else { continue };
+        let Some((_, tail)) = rest.rsplit_once(after) else { continue };
+        return format!("{head}{before}<cause>{after}{tail}");
+    }
+    line.to_owned()
+}
+
+fn normal_line(line: &str) -> String {
+    let indent = line.len() - line.trim_start().len();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let (mut result, mut at): (Vec<String>, usize) = (Vec::new(), 0);
+    let bare = |word: &str| word.trim_matches(|c: char| "(),;:`'".contains(c)).to_owned();
+    let is_number = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_digit() || c == '.');
+    while at < words.len() {
+        let (word, next) = (words[at], words.get(at + 1).copied().unwrap_or_default());
+        let (plain, unit) = (bare(word), bare(next));
+        let is_span = is_number(&plain) && ["s", "min", "h", "d"].contains(&unit.as_str());
+        if is_span {
+            let open = &word[..word.len() - word.trim_start_matches('(').len()];
+            let close = &next[unit.len()..];
+            if result.last().is_some_and(|last| last.ends_with("<time>")) {
+                result.pop();
+            }
+            result.push(format!("{open}<time>{close}"));
+            at += 2;
+        } else if word.starts_with("[#") || word.starts_with("[-") {
+            result.push("<bar>".to_owned());
+            at += 3;
+        } else if is_number(&plain) && unit.ends_with("/s") {
+            result.push(next.replace(&unit, "<rate>"));
+            at += 2;
+        } else {
+            let word = &*without_id(word);
+            let is_time = plain.len() >= 19 && plain.starts_with("20") && plain.contains('T');
+            let is_moving = is_number(&plain)
+                && (words.get(at.wrapping_sub(1)) == Some(&"revision")
+                    || (unit == "of" && !words.get(at + 3).is_some_and(|what| what.starts_with("server")))
+                    || words.get(at + 1..at + 4) == Some(&["bytes", "a", "second"])
+                    || unit == "MiB"
+                    || unit == "GiB");
+            let is_digest = plain.len() == 64;
+            result.push(if is_time {
+                word.replace(&plain, "<when>")
+            } else if is_digest {
+                word.replace(&plain, "<digest>")
+            } else if is_moving {
+                word.replace(&plain, "<n>")
+            } else if let Some((head, host, rest)) = port(word) {
+                format!("{head}{host}<port>{rest}")
+            } else {
+                word.to_owned()
+            });
+            at += 1;
+        }
+    }
+    format!("{}{}", " ".repeat(indent), result.join(" "))
+}
+
+/// A word without the UUID in it, if there is one.
+fn without_id(word: &str) -> Cow<'_, str> {
+    let is_id = |text: &str| {
+        text.char_indices()
+            .all(|(at, c)| if [8, 13, 18, 23].contains(&at) { c == '-' } else { c.is_ascii_hexdigit() })
+    };
+    let starts = 0..(word.len() + 1).saturating_sub(36);
+    let mut ids = starts.filter_map(|at| word.get(at..at + 36)).filter(|text| is_id(text));
+    ids.next().map_or(Cow::Borrowed(word), |id| Cow::Owned(word.replace(id, "<id>")))
+}
+
+/// What is before a local host, the host, and what is after its port.
+fn port(word: &str) -> Option<(&str, &str, &str)> {
+    ["localhost:", "127.0.0.1:"].into_iter().find_map(|host| {
+        let (head, tail) = word.split_once(host)?;
+        Some((head, host, tail.trim_start_matches(|c: char| c.is_ascii_digit())))
+    })
+}
+
+/// A JSON document, one line for each value that says something, masked by the name of its field.
+pub fn document(value: &Value) -> String {
+    let mut lines = Vec::new();
+    flatten("", "", value, &mut lines);
+    lines.join("\n")
+}
+
+fn flatten(place: &str, name: &str, value: &Value, lines: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let separator = if place.is_empty() { "" } else { "." };
+                flatten(&format!("{place}{separator}{name}"), name, value, lines);
+            }
+        }
+        Value::Array(values) => {
+            for (number, value) in values.iter().enumerate() {
+                flatten(&format!("{place}[{number}]"), name, value, lines);
+            }
+        }
+        Value::Null => {}
+        Value::String(text) if text.is_empty() => {}
+        Value::Number(number) if number.as_f64() == Some(0.0) => {}
+        value => lines.push(format!("{place}: {}", masked(name, value))),
+    }
+}
+
+/// A value, if it is the same in each run; otherwise what kind it is.
+fn masked(name: &str, value: &Value) -> String {
+    let last = name.rsplit(['_', '.']).next().unwrap_or_default();
+    let ends = |endings: &[&str]| endings.iter().any(|ending| last.ends_with(ending));
+    if ["age", "time"].contains(&last) || ends(&["Age", "seconds", "delay", "Delay", "Time", "left", "Left"])
+    {
+        "<time>".to_owned()
+    } else if ends(&["revision", "Revision"]) || name == "copied_bytes" || name == "copiedBytes" {
+        "<n>".to_owned()
+    } else if ends(&["second", "Second"]) {
+        "<rate>".to_owned()
+    } else if ends(&["uri", "Uri"]) || ["epoch", "digest", "chain"].contains(&last) {
+        format!("<{}>", last.to_lowercase())
+    } else {
+        normal(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// H3: what is compared is what is said, without what differs from run to run.
+    #[test]
+    fn what_differs_is_masked_and_the_rest_stays() {
+        let before = "s2 IN_SYNC   (compared 3 s ago)\n  FAILED: tried again, in 1 min 2 s\n";
+        assert_eq!(normal(before), "s2 IN_SYNC (compared <time> ago)\n  FAILED: tried again, in <time>");
+        let value =
+            serde_json::json!({"a": [{"lag_count": 2, "time_left_seconds": 1.5}], "b": null, "c": ""});
+        assert_eq!(document(&value), "a[0].lag_count: 2\na[0].time_left_seconds: <time>");
+    }
+}
