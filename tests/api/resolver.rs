@@ -71,6 +71,7 @@ async fn publish(mesh: &Mesh, id: &str, files: &[&str], change: impl FnOnce(&mut
         uri: String::new(),
         upload_id: UPDATE.parse().expect("an id"),
         file_id: None,
+        new_path: None,
     };
     let mut record = FirmwareRecord {
         model: "M1".to_owned(),

@@ -18,6 +18,18 @@ line 0 'COMPLETED' \
     'lockstep sync repository/ --wait'
 line 0 '"state":"COMPLETED"' \
     'lockstep sync ls --output json'
+line 0 'on: they are copied' \
+    'lockstep settings set --firmware-synchronization on'
+line 0 'no sources' \
+    'lockstep firmware check'
+line 0 'no updates' \
+    'lockstep firmware ls'
+line 0 'no updates' \
+    'lockstep firmware status'
+line 0 'updates.example.com' \
+    'lockstep server edit s2 --site north --public-address updates.example.com --public-https-port 443'
+line 0 'updates.example.com' \
+    'lockstep resolve repository/README.md --server s1 --device d1 --site north --explain'
 line 0 'complete' \
     'lockstep completion bash'
 line 0 'in sync on every server' \
