@@ -1,6 +1,6 @@
 //! Firmware updates from outside: offered by a real vendor, downloaded into real servers, placed, edited, imported, deleted.
 
-use std::{fs, io::Write as _, time::Duration};
+use std::{fs, time::Duration};
 
 use bytes::Bytes;
 use lockstep_model::Reason;
@@ -13,7 +13,7 @@ use lockstep_proto::catalog::v1::{
 };
 use lockstep_tests::harness::{
     Vendor, content,
-    vendor::{feed, offer},
+    vendor::{feed, offer, zip_of},
 };
 use prost_types::FieldMask;
 use serde_json::Value;
@@ -391,17 +391,6 @@ async fn updates_are_edited_moved_and_deleted() {
         arrives(&mesh, server, "d/beside").await;
     }
     assert!(is_on(&mesh, "s1", "loose"));
-}
-
-fn zip_of(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let options =
-        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
-    for (name, bytes) in files {
-        writer.start_file(*name, options).expect("started");
-        writer.write_all(bytes).expect("written");
-    }
-    writer.finish().expect("finished").into_inner()
 }
 
 async fn import(caller: &Caller, header: FirmwareHeader, archive: &[u8]) -> Result<Firmware, Status> {

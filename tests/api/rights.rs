@@ -14,7 +14,7 @@ use lockstep_proto::{
 use lockstep_registry::{Commit, Registry as _};
 use lockstep_tests::harness::{
     Vendor,
-    vendor::{feed, offer},
+    vendor::{feed, offer, zip_of},
 };
 use prost::Message;
 use prost_reflect::{DescriptorPool, MethodDescriptor, Value};
@@ -286,11 +286,7 @@ fn seen(file: &filesync::File) -> filesync::SeenFile {
 /// A zip with one stored file, as a stream.
 fn archive() -> Vec<Bytes> {
     use catalog::write_firmware_request::Part;
-    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    writer.start_file("imported", options).expect("started");
-    std::io::Write::write_all(&mut writer, b"imported").expect("written");
-    let archive = writer.finish().expect("finished").into_inner();
+    let archive = zip_of(&[("imported", b"imported")]);
     let header = catalog::FirmwareHeader {
         model: "UD3".to_owned(),
         version: "1".to_owned(),

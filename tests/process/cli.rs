@@ -34,6 +34,11 @@ impl Seen {
         self.0.push((name.to_owned(), text));
     }
 
+    /// Everything that was noted.
+    pub(crate) fn into_texts(self) -> Vec<(String, String)> {
+        self.0
+    }
+
     /// Compares with the recorded texts, all of them at once.
     pub(crate) fn compare(&self, record: &str) {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("process").join(record);

@@ -14,6 +14,7 @@ mod environment;
 mod everywhere;
 mod fanout;
 mod firmware;
+mod firmware_text;
 mod flips;
 mod gateways;
 mod model;

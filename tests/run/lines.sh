@@ -28,7 +28,7 @@ line 0 'no updates' \
     'lockstep firmware status'
 line 0 'updates.example.com' \
     'lockstep server edit s2 --site north --public-address updates.example.com --public-https-port 443'
-line 0 'updates.example.com' \
+line 0 'https://' \
     'lockstep resolve repository/README.md --server s1 --device d1 --site north --explain'
 line 0 'complete' \
     'lockstep completion bash'

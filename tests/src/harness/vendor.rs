@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Cursor, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -10,6 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
+use zip::{CompressionMethod, write::SimpleFileOptions};
 
 use super::wait;
 
@@ -162,6 +164,17 @@ pub fn offer(id: &str, model: &str, version: &str, files: &[(&str, &str, &[u8])]
     let file = |(path, uri, content): &(&str, &str, &[u8])| json!({ "path": path, "uri": uri, "size_bytes": content.len(), "sha256": sha256(content) });
     let files: Vec<Value> = files.iter().map(file).collect();
     json!({ "id": id, "model": model, "version": version, "release_notes": "What is new.", "files": files })
+}
+
+/// A zip archive with these files, deflated.
+pub fn zip_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+    for (name, bytes) in files {
+        writer.start_file(*name, options).expect("started");
+        writer.write_all(bytes).expect("written");
+    }
+    writer.finish().expect("finished").into_inner()
 }
 
 /// The SHA-256 of some content, as a feed has it.
