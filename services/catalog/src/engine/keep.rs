@@ -34,6 +34,8 @@ impl<P: Ports> Engine<P> {
             if let Err(error) = self.look(&mut follow, &mut vigil, &mut needy).await {
                 tracing::debug!(%error, "downloads cannot be watched over");
                 follow.doubt();
+                // Who cannot read notes has heard nothing of anybody, and takes over from nobody.
+                vigil = Vigil::default();
             }
             tokio::select! {
                 biased;
