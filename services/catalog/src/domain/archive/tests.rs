@@ -430,6 +430,33 @@ fn many_small_bombs_are_refused() {
     assert_eq!(read_in(&archive(&entries[..1]), 1 << 20).map(|files| files.len()), Ok(1));
 }
 
+/// R59: an archive that is a bomb as a whole is not unpacked to its end.
+#[test]
+fn a_large_bomb_is_refused_in_its_middle() {
+    let zeros = vec![0; 1 << 20];
+    let one = packed("f", &zeros);
+    let entries: Vec<Entry> = (0..1_300)
+        .map(|index| {
+            let name = format!("f{index}").into_bytes();
+            one.clone().both(|told| told.name.clone_from(&name))
+        })
+        .collect();
+    let mut unzip = Unzip::default();
+    unzip.push(&archive(&entries));
+    unzip.close();
+    let mut unpacked = 0;
+    let invalid = loop {
+        match unzip.step() {
+            Ok(Step::Chunk(bytes)) => unpacked += bytes.len(),
+            Ok(Step::End(_)) => panic!("it is a bomb"),
+            Ok(_) => {}
+            Err(invalid) => break invalid,
+        }
+    };
+    assert!(invalid.rule.contains("more than 100 times"), "{invalid}");
+    assert!(unpacked < 1_280 << 20, "{unpacked}");
+}
+
 /// R59: numbers of 8 bytes work, and must be true as well.
 #[test]
 fn zip64_is_read_and_compared() {
