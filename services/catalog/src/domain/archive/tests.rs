@@ -273,6 +273,7 @@ fn hostile_entries_are_refused_by_name() {
         (good().mode(0o120_777), "it is a link"),
         (packed("l", b"/etc/passwd").mode(0o120_777), "it is a link"),
         (good().attributes(1 << 10), "it is a link"),
+        (good().attributes(0o100_644 << 16 | 1 << 10), "it is a link"),
         (good().mode(0o010_644), "no regular file"),
         (good().mode(0o060_644), "no regular file"),
         (good().mode(0o140_644), "no regular file"),
