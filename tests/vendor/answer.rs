@@ -122,7 +122,7 @@ fn range(request: &Request, plan: &Plan, tag: &str, date: &str) -> Option<u64> {
     let text = request.headers.get("range").filter(|_| !plan.no_range)?;
     let is_same =
         request.headers.get("if-range").is_none_or(|given| (given == tag || given == date) && !plan.weak);
-    text.strip_prefix("bytes=")?.split('-').next()?.parse().ok().filter(|_| is_same)
+    text.strip_prefix("bytes=")?.split('-').next()?.parse().ok().filter(|_| is_same || plan.stubborn)
 }
 
 /// The bytes of a file from somewhere on, as the plan wants them.

@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) endless: bool,
     /// `norange`: ranges are ignored.
     pub(crate) no_range: bool,
+    /// `stubborn`: ranges are given whatever If-Range says.
+    pub(crate) stubborn: bool,
     /// `notag`: no ETag, and no Last-Modified.
     pub(crate) no_tag: bool,
     /// `weak`: a weak ETag, and no Last-Modified.
@@ -60,6 +62,7 @@ impl Plan {
                 "chunked" => Some(&mut plan.chunked),
                 "endless" => Some(&mut plan.endless),
                 "norange" => Some(&mut plan.no_range),
+                "stubborn" => Some(&mut plan.stubborn),
                 "notag" => Some(&mut plan.no_tag),
                 "weak" => Some(&mut plan.weak),
                 "shifted" => Some(&mut plan.shifted),

@@ -22,7 +22,7 @@ const READY_MAX: Duration = Duration::from_secs(20);
 ///
 /// The path says how a file is served: `plain/<file>`, and with options before the file, which can be combined:
 /// `slow/<bytes per second>`, `cut/<bytes>`, `stall/<bytes>`, `silent`, `short/<bytes>`, `long/<bytes>`, `nolength`,
-/// `chunked`, `endless`, `norange`, `notag`, `weak`, `shifted`, `changing/<bytes>`, `growing/<bytes>`, `gzip`,
+/// `chunked`, `endless`, `norange`, `stubborn`, `notag`, `weak`, `shifted`, `changing/<bytes>`, `growing/<bytes>`, `gzip`,
 /// `status/<code>`, `redirect/<how many>`, `redirect-to/<hexadecimal digits of a URI>` ([`Vendor::redirect_to`]).
 pub struct Vendor {
     directory: TempDir,

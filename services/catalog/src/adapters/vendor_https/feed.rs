@@ -28,7 +28,7 @@ pub(super) async fn check(one: &One, resolver: &impl Resolve) -> Result<Feed, Ve
 
 async fn check_in_time(one: &One, resolver: &impl Resolve) -> Result<Feed, VendorError> {
     let mut headers = HeaderMap::new();
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));
     if let Some(kept) = &*locked(one) {
         let conditions = [(header::IF_NONE_MATCH, &kept.tag), (header::IF_MODIFIED_SINCE, &kept.modified)];
         for (name, value) in conditions {

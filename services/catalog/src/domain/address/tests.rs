@@ -115,6 +115,12 @@ fn forms_are_held_to_the_source() {
     }
 }
 
+#[test]
+fn what_is_asked_for_has_no_fragment() {
+    let uri = parse("x/../b?c#d", Some(&"https://a.example/e/f".parse().expect("a URI")));
+    assert_eq!(uri.as_ref().map(Url::as_str), Ok("https://a.example/e/b?c"));
+}
+
 /// R58: each spelling of an address is that address.
 #[test]
 fn spellings_of_addresses_are_seen_through() {

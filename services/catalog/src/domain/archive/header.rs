@@ -194,7 +194,7 @@ fn zip64<const N: usize>(
 fn check_attributes(header: &Header, attributes: u32) -> Result<(), ArchiveInvalid> {
     let kind = (attributes >> 16) & KIND_MASK;
     let refused = |rule: &str| Err(wrong(&header.name, rule));
-    if kind == LINK_KIND || attributes & WINDOWS_REPARSE_POINT != 0 && attributes >> 16 == 0 {
+    if kind == LINK_KIND || attributes & WINDOWS_REPARSE_POINT != 0 {
         return refused("it is a link");
     }
     if !matches!(kind, 0 | DIRECTORY_KIND | REGULAR_KIND) {

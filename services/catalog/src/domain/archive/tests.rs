@@ -273,6 +273,7 @@ fn hostile_entries_are_refused_by_name() {
         (good().mode(0o120_777), "it is a link"),
         (packed("l", b"/etc/passwd").mode(0o120_777), "it is a link"),
         (good().attributes(1 << 10), "it is a link"),
+        (good().attributes(0o100_644 << 16 | 1 << 10), "it is a link"),
         (good().mode(0o010_644), "no regular file"),
         (good().mode(0o060_644), "no regular file"),
         (good().mode(0o140_644), "no regular file"),
@@ -428,6 +429,33 @@ fn many_small_bombs_are_refused() {
     let invalid = read_in(&archive(&entries), 1 << 20).expect_err("a bomb");
     assert_eq!((invalid.entry.as_str(), invalid.rule.contains("more than 100 times")), ("the archive", true));
     assert_eq!(read_in(&archive(&entries[..1]), 1 << 20).map(|files| files.len()), Ok(1));
+}
+
+/// R59: an archive that is a bomb as a whole is not unpacked to its end.
+#[test]
+fn a_large_bomb_is_refused_in_its_middle() {
+    let zeros = vec![0; 1 << 20];
+    let one = packed("f", &zeros);
+    let entries: Vec<Entry> = (0..1_300)
+        .map(|index| {
+            let name = format!("f{index}").into_bytes();
+            one.clone().both(|told| told.name.clone_from(&name))
+        })
+        .collect();
+    let mut unzip = Unzip::default();
+    unzip.push(&archive(&entries));
+    unzip.close();
+    let mut unpacked = 0;
+    let invalid = loop {
+        match unzip.step() {
+            Ok(Step::Chunk(bytes)) => unpacked += bytes.len(),
+            Ok(Step::End(_)) => panic!("it is a bomb"),
+            Ok(_) => {}
+            Err(invalid) => break invalid,
+        }
+    };
+    assert!(invalid.rule.contains("more than 100 times"), "{invalid}");
+    assert!(unpacked < 1_280 << 20, "{unpacked}");
 }
 
 /// R59: numbers of 8 bytes work, and must be true as well.

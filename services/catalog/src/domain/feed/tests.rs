@@ -83,6 +83,8 @@ fn a_malformed_entry_hides_no_other() {
         (with("model", Some(json!(""))), "model is"),
         (with("model", Some(json!("a\u{202e}b"))), "model is \"a\\u{202e}b\""),
         (with("model", long(129)), "model is"),
+        (with("model", Some(json!(" a"))), "model is \" a\""),
+        (with("version", Some(json!("1 "))), "version is \"1 \""),
         (with("version", Some(json!("1\n2"))), "version is \"1\\n2\""),
         (with("version", long(65)), "version is"),
         (with("version", Some(json!(1.5))), "version is \"1.5\", not a text"),
