@@ -3,28 +3,34 @@
 //! Level-triggered: after each change of an update or of the settings, and each minute, what is wanted is compared with what
 //! is there. It does not matter who else does the same: a file that changed in between is looked at again.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use lockstep_model::{
     FilePath,
     firmware::{FirmwareFile, FirmwareState, SettingsRecord},
 };
+use lockstep_registry::Registry as _;
 use tokio::time::Instant;
 
 use super::{
     Engine,
     follow::Follow,
+    progress::failure,
     records::{Live, Update},
 };
 use crate::{
-    domain::{draft::FILES_MAX, error::CatalogError},
+    domain::{
+        draft::FILES_MAX,
+        error::{CatalogError, Refusal},
+        note::{DOWNLOAD, DownloadNote, download_key},
+    },
     ports::{Ports, Seen, Servers as _},
 };
 
 /// How often everything is compared though nothing was heard.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// How soon what did not succeed is tried again.
-const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// How soon what did not succeed is tried again: twice as late each time, up to [`LOOK_EVERY`].
+const AGAIN_FIRST: Duration = Duration::from_secs(1);
 
 impl<P: Ports> Engine<P> {
     /// Compares until the process drains.
@@ -39,11 +45,12 @@ impl<P: Ports> Engine<P> {
 
     async fn compare(&self) {
         let mut follow = Follow::default();
-        let mut due = Instant::now();
+        let (mut due, mut again) = (Instant::now(), AGAIN_FIRST);
         loop {
             match follow.changed(self.registry()).await {
                 Ok(changed) if changed || Instant::now() >= due => {
-                    let wait = if self.place_all().await { LOOK_EVERY } else { AGAIN_AFTER };
+                    again = if self.place_all().await { AGAIN_FIRST } else { (again * 2).min(LOOK_EVERY) };
+                    let wait = if again == AGAIN_FIRST { LOOK_EVERY } else { again };
                     due = Instant::now() + wait;
                 }
                 Ok(_) => {}
@@ -67,14 +74,35 @@ impl<P: Ports> Engine<P> {
                 return false;
             }
         };
+        let told = self.registry().notes(DOWNLOAD.to_owned()).await.unwrap_or_default();
+        let told: BTreeSet<String> = told.into_iter().map(|note| note.key).collect();
         let mut is_done = true;
         for update in updates.into_iter().filter(|update| update.record.state == FirmwareState::Published) {
-            if let Err(error) = self.place_one(&update, &settings).await {
-                tracing::info!(firmware_id = %update.id, %error, "the files of a firmware update are not where they should be yet");
-                is_done = false;
+            let is_told = told.contains(&download_key(update.id));
+            match self.place_one(&update, &settings).await {
+                Ok(()) if is_told => self.drop_note(update.id).await,
+                Ok(()) => {}
+                Err(error) => {
+                    if !is_told {
+                        tracing::info!(firmware_id = %update.id, %error, "files of a firmware update are not where they should be yet");
+                    }
+                    self.tell_trouble(&update, &error).await;
+                    is_done = false;
+                }
             }
         }
         is_done
+    }
+
+    /// Notes what keeps the files of a published update from where they should be, for whoever looks at it.
+    async fn tell_trouble(&self, update: &Update, error: &CatalogError) {
+        let failure = Some(failure(&Refusal::of(error, error.to_string())));
+        let instance = self.inner.instance.clone();
+        let note = DownloadNote { instance, failure, ..DownloadNote::default() };
+        let body = serde_json::to_string(&note).unwrap_or_default();
+        if let Err(error) = self.registry().put_note(download_key(update.id), body).await {
+            tracing::debug!(%error, firmware_id = %update.id, "what is in the way of a firmware update is not noted");
+        }
     }
 
     async fn place_one(&self, update: &Update, settings: &SettingsRecord) -> Result<(), CatalogError> {

@@ -24,7 +24,7 @@ use crate::{
 pub struct Shown {
     /// The update.
     pub update: Update,
-    /// How far its download is, while somebody works on it.
+    /// How far its download is, while somebody works on it, or what keeps its files from where they should be.
     pub note: Option<DownloadNote>,
     /// Why its files are not copied to all servers.
     pub not_copied: Option<Reason>,
@@ -37,7 +37,8 @@ impl Shown {
             Placement::All => None,
             Placement::OriginOnly { reason } => Some(reason),
         };
-        let note = note.filter(|_| is_working(update.record.state));
+        // Of a published update a note tells only what keeps its files from where they should be.
+        let note = note.filter(|note| is_working(update.record.state) || note.failure.is_some());
         Self { update, note, not_copied }
     }
 }
@@ -85,13 +86,10 @@ impl<P: Ports> Engine<P> {
     pub async fn show_all(&self, updates: Vec<Update>) -> Result<Vec<Shown>, CatalogError> {
         let (_, settings) = self.current_settings().await?;
         let mut notes: BTreeMap<String, DownloadNote> = BTreeMap::new();
-        if updates.iter().any(|update| is_working(update.record.state)) {
-            for note in self.registry().notes(DOWNLOAD.to_owned()).await? {
-                if let (Some(id), Ok(body)) =
-                    (note.key.strip_prefix(DOWNLOAD), serde_json::from_str(&note.body))
-                {
-                    notes.insert(id.to_owned(), body);
-                }
+        for note in self.registry().notes(DOWNLOAD.to_owned()).await? {
+            if let (Some(id), Ok(body)) = (note.key.strip_prefix(DOWNLOAD), serde_json::from_str(&note.body))
+            {
+                notes.insert(id.to_owned(), body);
             }
         }
         let shown = updates.into_iter().map(|update| {

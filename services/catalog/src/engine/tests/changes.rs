@@ -68,12 +68,17 @@ async fn placement_follows_the_settings_and_the_update() {
     is_placed(&world, "ums/fw/d/b", only(Reason::TargetNotWebdav)).await;
     switch(&two, false, &[""]).await;
     is_placed(&world, "ums/fw/d/b", only(Reason::OptionOff)).await;
-    // A server that is away is asked again.
+    // A server that is away is asked again, and people are told.
     world.servers.now(|house| house.is_away = true);
     switch(&two, true, &[""]).await;
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    let trouble = async || {
+        let note = one.engine.shown(id).await.expect("there").note;
+        note.and_then(|note| note.failure).map(|failure| failure.reason)
+    };
+    until("it is told", SOON, async || trouble().await == Some(Reason::PeerUnreachable)).await;
     world.servers.now(|house| house.is_away = false);
     is_placed(&world, "ums/fw/d/b", Placement::All).await;
+    until("it is over", SOON, async || trouble().await.is_none()).await;
     one.ends().await;
     two.ends().await;
 }
