@@ -475,8 +475,8 @@ async fn a_zip_is_imported_whole_or_not_at_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_tells_progress_and_ends() {
     let (mesh, vendor) = with_offers(1, &[]).await;
-    let bytes = content("x", 40 << 20);
-    vendor.put("feed.json", &feed(&[entry(&vendor, "os", "slow/20000000", "a.bin", &bytes)]));
+    let bytes = content("x", 60 << 20);
+    vendor.put("feed.json", &feed(&[entry(&vendor, "os", "slow/12000000", "a.bin", &bytes)]));
     let caller = mesh.operator("operator");
     let mut watch = caller
         .firmware()
@@ -530,7 +530,7 @@ async fn a_watch_tells_progress_and_ends() {
     );
 }
 
-/// Settings are changed by who saw them, with every mistake told; nobody below operator may.
+/// R7: settings are changed by who saw them, with every mistake told; nobody below operator may.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_are_checked() {
     let mesh = Mesh::new(1).await;

@@ -173,7 +173,8 @@ async fn updates(mesh: &Mesh) -> [catalog::Firmware; 4] {
         path: String::new(),
         user: String::new(),
         sealed_password: String::new(),
-        in_use: false,
+        // What is tried again becomes published, and must not count as unused then.
+        in_use: state == FirmwareState::Failed,
         release_notes: String::new(),
         added_time: "2026-01-01T00:00:00Z".parse().expect("a time"),
         files: Vec::new(),

@@ -167,7 +167,11 @@ const ELSEWHERE: &[Case] = &[
 async fn every_crash_point_recovers() {
     let tested: BTreeSet<&str> = AT_THE_ORIGIN.iter().chain(ELSEWHERE).map(|case| case.point).collect();
     let marked = marked();
-    let untested: Vec<&String> = marked.iter().filter(|point| !tested.contains(point.as_str())).collect();
+    // Those of the catalog have cases of their own, beside its tests.
+    let untested: Vec<&String> = marked
+        .iter()
+        .filter(|point| !tested.contains(point.as_str()) && !point.starts_with("catalog."))
+        .collect();
     assert!(untested.is_empty(), "no case for these points: {untested:?}");
 
     let origin = tokio::spawn(die(AT_THE_ORIGIN));
@@ -553,7 +557,7 @@ fn expected(path: &str) -> Option<String> {
 }
 
 /// Every fail point that the services mark.
-fn marked() -> BTreeSet<String> {
+pub(crate) fn marked() -> BTreeSet<String> {
     let (mut points, mut left) =
         (BTreeSet::new(), vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../services")]);
     while let Some(path) = left.pop() {

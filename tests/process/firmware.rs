@@ -1,17 +1,24 @@
 //! Firmware updates by real processes that are killed in the middle.
 
-use std::{fs, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Cursor, Write as _},
+    time::Duration,
+};
 
 use lockstep_chassis::Channel;
 use lockstep_model::firmware::FIRMWARE;
 use lockstep_proto::{
     catalog::v1::{
-        Firmware, GetFirmwareRequest, ListOffersRequest, Protocol, StartDownloadRequest,
-        UpdateFirmwareRequest,
+        CancelDownloadRequest, DeleteFirmwareRequest, Firmware, FirmwareChunk, FirmwareHeader,
+        GetFirmwareRequest, ListOffersRequest, Protocol, StartDownloadRequest, UpdateFirmwareRequest,
+        WriteFirmwareRequest,
         firmware::{PasswordState, State},
         firmware_service_client::FirmwareServiceClient,
+        write_firmware_request::Part,
     },
-    filesync::v1::GetFileRequest,
+    filesync::v1::{GetFileRequest, ListFilesRequest},
 };
 use lockstep_tests::harness::{
     Installation, Options, Vendor, content,
@@ -19,6 +26,7 @@ use lockstep_tests::harness::{
     wait,
 };
 use prost_types::FieldMask;
+use tonic::{Code, Response};
 
 /// Long enough to be killed in, twice.
 const SIZE: usize = 160 << 20;
@@ -31,10 +39,10 @@ const STEP_MAX: Duration = Duration::from_secs(60);
 /// What nobody may ever print.
 const CANARY: &str = "canary-4f1c-password";
 
-/// An installation of two servers whose catalog asks this vendor, and takes over after 3 s.
+/// An installation of two servers whose catalog asks this vendor, and takes over after 2 s.
 async fn started(vendor: &Vendor) -> Installation {
     let sources = vendor.sources_file(&[("acme", "plain/feed.json")]);
-    let takeover = ("catalog".to_owned(), "CATALOG_TAKEOVER_AFTER".to_owned(), "3s".to_owned());
+    let takeover = ("catalog".to_owned(), "CATALOG_TAKEOVER_AFTER".to_owned(), "2s".to_owned());
     Installation::start(Options {
         servers: 2,
         args: vec![format!("--sources={}", sources.display()), "--log=info,catalog=trace".to_owned()],
@@ -80,7 +88,7 @@ async fn until(
 fn offsets(vendor: &Vendor) -> Vec<u64> {
     let of = |line: &String| {
         let range = line.split_whitespace().find_map(|word| word.strip_prefix("range=bytes="));
-        range.map_or(0, |range| range.trim_end_matches('-').parse().expect("an offset"))
+        range.and_then(|range| range.split('-').next()).map_or(0, |begin| begin.parse().expect("an offset"))
     };
     vendor.requests().iter().filter(|line| line.contains("os.bin")).map(of).collect()
 }
@@ -186,4 +194,208 @@ async fn a_password_is_nowhere_to_be_read() {
     let log = fs::read(installation.log_path()).expect("a log");
     let log = String::from_utf8_lossy(&log);
     assert!(log.contains("a firmware update is published") && !log.contains(CANARY));
+}
+
+/// What is done while a point is armed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Download,
+    Cancel,
+    Import,
+    Move,
+    Delete,
+}
+
+/// kill -9 of the catalog after each step that is written down.
+const CASES: [(&str, Work); 11] = [
+    ("catalog.download.started", Work::Download),
+    ("catalog.download.staged", Work::Download),
+    ("catalog.download.verifying", Work::Download),
+    ("catalog.download.registered", Work::Download),
+    ("catalog.download.published", Work::Download),
+    ("catalog.import.written", Work::Import),
+    ("catalog.cancel.begun", Work::Cancel),
+    ("catalog.move.moved", Work::Move),
+    ("catalog.delete.begun", Work::Delete),
+    ("catalog.delete.files", Work::Delete),
+    ("catalog.delete.ended", Work::Delete),
+];
+
+/// Calls until there is an answer: the catalog may die in the middle, and the same request is made again.
+async fn answered<T, F: Future<Output = tonic::Result<T>>>(what: &str, mut call: impl FnMut() -> F) -> T {
+    wait::until(what, STEP_MAX, || {
+        let called = call();
+        async move {
+            called.await.map_err(|status| {
+                let is_passing = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
+                assert!(is_passing, "{what}: {status:?}");
+                status.to_string()
+            })
+        }
+    })
+    .await
+}
+
+async fn is_gone(installation: &Installation, id: &str) {
+    wait::until("the update is gone", STEP_MAX, || async {
+        let request = GetFirmwareRequest { firmware_id: id.to_owned() };
+        match client(installation).get_firmware(request).await {
+            Err(status) if status.code() == Code::NotFound => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+/// A zip of one file, which is stored.
+fn archive(bytes: &[u8]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    writer.start_file("os.bin", options).expect("started");
+    writer.write_all(bytes).expect("written");
+    writer.finish().expect("finished").into_inner()
+}
+
+fn import(target: &str, archive: &[u8]) -> Vec<WriteFirmwareRequest> {
+    let header = FirmwareHeader {
+        model: "UD3".to_owned(),
+        version: "1".to_owned(),
+        server_id: "s2".to_owned(),
+        target_path: target.to_owned(),
+        protocol: Protocol::HttpsWebdav.into(),
+        size_bytes: i64::try_from(archive.len()).expect("small"),
+        request_id: target.replace('/', "-"),
+    };
+    let chunk = FirmwareChunk { offset_bytes: 0, data: archive.to_vec().into() };
+    [Part::Header(header), Part::Chunk(chunk)].map(|part| WriteFirmwareRequest { part: Some(part) }).to_vec()
+}
+
+/// R58, R59, R35, I11: whatever the catalog was doing when it is killed, it comes to the end that was asked for: all files of an
+/// update are registered once, with the right bytes, or none is, and nothing is left in staging; every point is hit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_crash_point_of_the_catalog_recovers() {
+    let tested: BTreeSet<String> = CASES.iter().map(|(point, _)| (*point).to_owned()).collect();
+    let marked: BTreeSet<String> =
+        crate::crash::marked().into_iter().filter(|point| point.starts_with("catalog.")).collect();
+    assert_eq!(tested, marked, "one case for each point");
+
+    let vendor = Vendor::start().await;
+    let bytes = content("os", 300_000);
+    vendor.put("os.bin", &bytes);
+    let slow = vendor.uri("slow/1000/os.bin");
+    let entries = [
+        offer("os", "UD3", "1", &[("os.bin", "os.bin", &bytes)]),
+        offer("slow", "UD3", "2", &[("os.bin", &slow, &bytes)]),
+    ];
+    vendor.put("feed.json", &feed(&entries));
+    let installation = started(&vendor).await;
+    let mut files = installation.client("local").files();
+    for (number, (point, work)) in CASES.into_iter().enumerate() {
+        eprintln!("{point}");
+        let target = format!("round/{number}");
+        let start = |offer_id: &str| StartDownloadRequest {
+            target_path: target.clone(),
+            request_id: format!("start-{number}"),
+            ..begin(offer_id)
+        };
+        let begun = async |request: StartDownloadRequest| {
+            let call = || {
+                let (mut client, request) = (client(&installation), request.clone());
+                async move { client.start_download(request).await.map(Response::into_inner) }
+            };
+            answered("the start", call).await.firmware.expect("an update").firmware_id
+        };
+        let published = async |id: &str| {
+            until(&installation, id, "it is published", |now| now.state() == State::Published).await
+        };
+        // What is there before the death.
+        let id = match work {
+            Work::Download | Work::Import => String::new(),
+            Work::Cancel => begun(start("slow")).await,
+            Work::Move | Work::Delete => begun(start("os")).await,
+        };
+        let seen = match work {
+            Work::Move | Work::Delete => published(&id).await.revision,
+            _ => 0,
+        };
+        installation.restart("catalog", &[("LOCKSTEP_CRASH", point)]).await;
+        let life = installation.process("catalog").await;
+        let (id, path) = match work {
+            Work::Download => (begun(start("os")).await, Some(format!("{target}/os.bin"))),
+            Work::Import => {
+                let archive = archive(&bytes);
+                let call = || {
+                    let (mut client, parts) = (client(&installation), import(&target, &archive));
+                    async move { client.write_firmware(tokio_stream::iter(parts)).await.map(Response::into_inner) }
+                };
+                let imported = answered("the import", call).await.firmware.expect("an update");
+                (imported.firmware_id, Some(format!("{target}/os.bin")))
+            }
+            Work::Cancel => {
+                let request = CancelDownloadRequest { firmware_id: id.clone(), request_id: point.to_owned() };
+                let call = || {
+                    let (mut client, request) = (client(&installation), request.clone());
+                    async move { client.cancel_download(request).await }
+                };
+                answered("the cancellation", call).await;
+                (id, None)
+            }
+            Work::Move => {
+                let request = UpdateFirmwareRequest {
+                    firmware: Some(Firmware {
+                        firmware_id: id.clone(),
+                        target_path: format!("{target}/moved"),
+                        ..Firmware::default()
+                    }),
+                    update_mask: Some(FieldMask { paths: vec!["target_path".to_owned()] }),
+                    password: String::new(),
+                    expected_revision: seen,
+                    request_id: point.to_owned(),
+                };
+                let call = || {
+                    let (mut client, request) = (client(&installation), request.clone());
+                    async move { client.update_firmware(request).await }
+                };
+                answered("the move", call).await;
+                (id, Some(format!("{target}/moved/os.bin")))
+            }
+            Work::Delete => {
+                let request = DeleteFirmwareRequest {
+                    firmware_id: id.clone(),
+                    expected_revision: seen,
+                    request_id: point.to_owned(),
+                };
+                let call = || {
+                    let (mut client, request) = (client(&installation), request.clone());
+                    async move { client.delete_firmware(request).await }
+                };
+                answered("the deletion", call).await;
+                (id, None)
+            }
+        };
+        installation.reborn("catalog", life).await;
+        if let Some(path) = &path {
+            let now = until(&installation, &id, "it is where it should be", |now| {
+                now.state() == State::Published && now.files[0].path == *path
+            })
+            .await;
+            let found = fs::read(installation.transfer("s2").join(path));
+            assert_eq!(found.expect("published"), bytes, "{point}");
+            let request = DeleteFirmwareRequest {
+                firmware_id: id.clone(),
+                expected_revision: now.revision,
+                request_id: format!("clean-{number}"),
+            };
+            client(&installation).delete_firmware(request).await.expect("deleted");
+        }
+        is_gone(&installation, &id).await;
+        let listed = files.list_files(ListFilesRequest::default()).await.expect("lists").into_inner().files;
+        assert!(listed.is_empty(), "{point}: {listed:?}");
+        wait::until("nothing is left in staging", STEP_MAX, || async {
+            let left: Vec<_> =
+                fs::read_dir(installation.staging("s2")).expect("a directory").flatten().collect();
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        })
+        .await;
+    }
 }

@@ -25,7 +25,7 @@ const REGISTRY: &str = "registry";
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 /// The ports of a process, by the types of their adapters.
-pub struct Parts<R, V, S, C, E>(PhantomData<fn() -> (R, V, S, C, E)>);
+pub struct Parts<R, V, S, C, E>(PhantomData<(R, V, S, C, E)>);
 
 impl<R, V, S, C, E> Clone for Parts<R, V, S, C, E> {
     fn clone(&self) -> Self {

@@ -1,6 +1,7 @@
 //! What people change of an update (R53).
 
-use std::{fmt, net::Ipv6Addr};
+use core::net::Ipv6Addr;
+use std::fmt;
 
 use lockstep_model::{
     FilePath, Violation,
@@ -261,6 +262,6 @@ mod tests {
         assert_eq!(paths(&record)[1], ("fw/d/b".into(), Some("d/b".into())));
         to("fw").apply(&mut record, None).expect("back");
         assert_eq!(paths(&record), [("fw/a".into(), None), ("fw/d/b".into(), None)]);
-        assert!(to(&"d/".repeat(99).trim_end_matches('/').to_owned()).apply(&mut record, None).is_err());
+        assert!(to("d/".repeat(99).trim_end_matches('/')).apply(&mut record, None).is_err());
     }
 }

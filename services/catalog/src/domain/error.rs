@@ -26,8 +26,8 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// The fields that are wrong.
     pub violations: Vec<Violation>,
-    /// What kind of thing is missing or in the way, and its name.
-    pub resource: Option<(&'static str, String)>,
+    /// What kind of thing is missing or in the way, and its name. Boxed, so that results stay small.
+    pub resource: Option<Box<(&'static str, String)>>,
 }
 
 impl Refusal {
@@ -51,7 +51,7 @@ impl Refusal {
             metadata: fault.metadata(),
             retry_after: fault.retry_after(),
             violations: fault.violations(),
-            resource: fault.resource(),
+            resource: fault.resource().map(Box::new),
         }
     }
 
@@ -82,7 +82,7 @@ impl Fault for Refusal {
     }
 
     fn resource(&self) -> Option<(&'static str, String)> {
-        self.resource.clone()
+        self.resource.as_deref().cloned()
     }
 }
 
@@ -315,6 +315,10 @@ impl Fault for CatalogError {
             Self::ServerUnknown { server } | Self::ServerNotEligible { server, .. } => {
                 Some(("server", server.to_string()))
             }
+            Self::Vendor(VendorError::SourceUnknown { source_id }) => Some(("source", source_id.clone())),
+            Self::Vendor(error) => error.resource(),
+            Self::Archive(error) => error.resource(),
+            Self::Server(error) => error.resource(),
             Self::FileExists { path, .. } | Self::PathConflict { path, .. } => {
                 Some(("file", path.to_string()))
             }

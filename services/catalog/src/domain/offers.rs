@@ -89,7 +89,7 @@ impl Offers {
                 Some(Offer { source_id: source_id.clone(), entry: entry.clone(), firmware_id })
             })
             .collect();
-        offers.sort_by(|a, b| place(a).cmp(&place(b)));
+        offers.sort_by_cached_key(place);
         Ok(offers)
     }
 }

@@ -48,6 +48,7 @@ impl<P: Ports> Engine<P> {
         }
         record.failure = None;
         let update = self.write(&ask, request, Some(revision), id, record).await?;
+        fail::fail_point!("catalog.cancel.begun");
         self.begin_work(&update);
         self.wait_until_gone(&[id]).await;
         Ok(update)
@@ -95,6 +96,7 @@ impl<P: Ports> Engine<P> {
         record.state = FirmwareState::Deleting;
         record.failure = None;
         let update = self.write(&ask, request, Some(revision), id, record).await?;
+        fail::fail_point!("catalog.delete.begun");
         self.begin_work(&update);
         self.wait_until_gone(&[id]).await;
         Ok(update)

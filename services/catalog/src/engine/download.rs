@@ -49,6 +49,7 @@ impl<P: Ports> Engine<P> {
                 return Err(Stop::Fatal(Refusal::new(Reason::UploadNotFound, message)));
             }
         }
+        fail::fail_point!("catalog.download.staged");
         self.advance(update.id, FirmwareState::Downloading, |record| record.state = FirmwareState::Verifying)
             .await?;
         Ok(())

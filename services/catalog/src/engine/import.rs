@@ -109,6 +109,7 @@ impl<P: Ports> Engine<P> {
                 return Err(error);
             }
         };
+        fail::fail_point!("catalog.import.written");
         self.begin_work(&update);
         self.wait_until_imported(id).await
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lockstep_model::FirmwareId;
 use lockstep_registry::Registry as _;
 
-use super::{Engine, follow::Follow};
+use super::{Engine, follow::Follow, records::Update};
 use crate::{
     domain::{
         error::CatalogError,
@@ -34,6 +34,8 @@ impl<P: Ports> Engine<P> {
             if let Err(error) = self.look(&mut follow, &mut vigil, &mut needy).await {
                 tracing::debug!(%error, "downloads cannot be watched over");
                 follow.doubt();
+                // Who cannot read notes has heard nothing of anybody, and takes over from nobody.
+                vigil = Vigil::default();
             }
             tokio::select! {
                 biased;
@@ -53,6 +55,7 @@ impl<P: Ports> Engine<P> {
             let all = self.all().await?;
             *needy = all.iter().filter(|u| is_working(u.record.state)).map(|update| update.id).collect();
             vigil.retain(needy);
+            self.drop_left_over(&all).await?;
         }
         if needy.is_empty() {
             return Ok(());
@@ -67,6 +70,17 @@ impl<P: Ports> Engine<P> {
             if !is_own && silence >= self.inner.choices.takeover_after {
                 tracing::info!(firmware_id = %id, silence_seconds = silence.as_secs(), "taking over a firmware update");
                 self.work_on(*id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes whose update is gone: whoever ended it died before it took them away.
+    async fn drop_left_over(&self, all: &[Update]) -> Result<(), CatalogError> {
+        let live: BTreeSet<String> = all.iter().map(|update| download_key(update.id)).collect();
+        for note in self.registry().notes(DOWNLOAD.to_owned()).await? {
+            if !live.contains(&note.key) {
+                self.registry().drop_note(note.key).await?;
             }
         }
         Ok(())

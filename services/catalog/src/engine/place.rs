@@ -139,6 +139,7 @@ impl<P: Ports> Engine<P> {
             }
             record.files.sort_by(|a, b| a.path.cmp(&b.path));
         });
+        fail::fail_point!("catalog.move.moved");
         let noted = if moved.is_empty() { None } else { noted.await? };
         refused.map_or(Ok(noted), Err)
     }

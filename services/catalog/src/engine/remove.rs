@@ -43,8 +43,10 @@ impl<P: Ports> Engine<P> {
                     other => other?,
                 }
             }
+            fail::fail_point!("catalog.delete.files");
             match self.end_record(update, fence).await {
                 Ok(()) => {
+                    fail::fail_point!("catalog.delete.ended");
                     tracing::info!(firmware_id = %update.id, files = own.len(), "a firmware update is deleted");
                     self.drop_note(update.id).await;
                     return Ok(());

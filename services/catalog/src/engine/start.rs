@@ -83,6 +83,7 @@ impl<P: Ports> Engine<P> {
             other => other,
         })?;
         tracing::info!(firmware_id = %id, server_id = %update.record.server_id, bytes = total, "a download begins");
+        fail::fail_point!("catalog.download.started");
         self.begin_work(&update);
         Ok(update)
     }

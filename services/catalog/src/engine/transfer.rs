@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use lockstep_model::{Reason, clock::Entropy as _, firmware::FirmwareFile};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::{
     Engine,
@@ -22,6 +25,8 @@ use crate::{
 const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks that wait for the connection to the server. With four files at a time that is 4 MiB.
 const QUEUE_CHUNKS: usize = 4;
+/// How long bytes wait for a chunk to be full.
+const GATHER_MAX: Duration = Duration::from_secs(2);
 /// How often it is asked how many bytes are safe.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
@@ -138,31 +143,65 @@ impl<P: Ports> Engine<P> {
     }
 }
 
-/// Passes the bytes on in chunks, until there are no more or nobody takes them.
+/// Passes the bytes on in chunks, until there are no more or nobody takes them. What a slow vendor gave does not wait long
+/// for a chunk to be full: the server gives up on a stream that stands still, and then it would be lost.
 async fn feed(mut body: Body, left: u64, chunks: mpsc::Sender<Bytes>) -> Result<(), VendorError> {
     let mut gathered = BytesMut::new();
     let mut left = usize::try_from(left).unwrap_or(usize::MAX);
-    while let Some(next) = body.next().await {
-        let mut bytes = match next {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                // What came before it is good.
-                let _ = chunks.send(gathered.split().freeze()).await;
-                return Err(error);
+    let mut sent = Instant::now();
+    loop {
+        let next = timeout(GATHER_MAX, body.next()).await;
+        let ended = match next {
+            Ok(Some(Ok(mut bytes))) => {
+                // No vendor writes more into a server than it declared.
+                bytes.truncate(left);
+                left -= bytes.len();
+                gathered.extend_from_slice(&bytes);
+                None
             }
+            Ok(Some(Err(error))) => Some(Err(error)),
+            Ok(None) => Some(Ok(())),
+            Err(_) => None,
         };
-        // No vendor writes more into a server than it declared.
-        bytes.truncate(left);
-        left -= bytes.len();
-        gathered.extend_from_slice(&bytes);
-        while gathered.len() >= CHUNK_BYTES {
-            if chunks.send(gathered.split_to(CHUNK_BYTES).freeze()).await.is_err() {
+        let is_due = ended.is_some() || sent.elapsed() >= GATHER_MAX;
+        while gathered.len() >= CHUNK_BYTES || (is_due && !gathered.is_empty()) {
+            let chunk = gathered.split_to(gathered.len().min(CHUNK_BYTES)).freeze();
+            if chunks.send(chunk).await.is_err() {
+                // Why, the server tells.
                 return Ok(());
             }
+            sent = Instant::now();
+        }
+        if let Some(ended) = ended {
+            return ended;
         }
     }
-    if !gathered.is_empty() {
-        let _ = chunks.send(gathered.freeze()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R58: what a vendor gives byte by byte reaches the server long before it would call the stream stalled.
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_slowly_does_not_wait_for_a_full_chunk() {
+        let slow = futures::stream::iter(0..100_u8).then(|byte| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok(Bytes::copy_from_slice(&[byte]))
+        });
+        let (chunks, mut queue) = mpsc::channel::<Bytes>(QUEUE_CHUNKS);
+        let take = async {
+            let (mut taken, mut last) = (Vec::new(), Instant::now());
+            while let Some(chunk) = queue.recv().await {
+                assert!(last.elapsed() <= Duration::from_secs(4), "{:?}", last.elapsed());
+                last = Instant::now();
+                taken.extend_from_slice(&chunk);
+            }
+            taken
+        };
+        // It has more than was declared.
+        let (fed, taken) = tokio::join!(feed(Box::pin(slow), 90, chunks), take);
+        fed.expect("no error");
+        assert_eq!(taken, (0..90).collect::<Vec<u8>>());
     }
-    Ok(())
 }

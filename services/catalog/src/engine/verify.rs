@@ -19,6 +19,7 @@ use crate::{
 impl<P: Ports> Engine<P> {
     pub(super) async fn verify(&self, update: &Update) -> Result<(), Stop> {
         let record = &update.record;
+        fail::fail_point!("catalog.download.verifying");
         // Whoever died here before may have registered them.
         let registered = match self.registered(record).await? {
             Some(registered) => registered,
@@ -61,6 +62,7 @@ impl<P: Ports> Engine<P> {
             Refusal::new(Reason::Internal, "the name of a registration is no name of a request")
         })?;
         let registered = self.servers().register(&server, files, placement, request_id).await?;
+        fail::fail_point!("catalog.download.registered");
         Ok(registered.into_iter().map(|file| (file.path, file.file_id)).collect())
     }
 
@@ -76,7 +78,9 @@ impl<P: Ports> Engine<P> {
                 file.file_id = registered.get(&file.path).copied();
             }
         });
-        if published.await?.is_some() {
+        let published = published.await?;
+        fail::fail_point!("catalog.download.published");
+        if published.is_some() {
             tracing::info!(firmware_id = %update.id, files = update.record.files.len(), "a firmware update is published");
         }
         self.inner.place_now.notify_one();

@@ -113,6 +113,8 @@ impl<P: Ports> Engine<P> {
             let stop = tokio::select! {
                 biased;
                 () = self.inner.drain.started() => return,
+                // Somebody cancelled it, or wants it tried now: what it is now decides.
+                () = work.woken.notified() => None,
                 ended = self.step(&update, &progress) => ended.err(),
                 left = self.beat(&update, &progress, &mut rivals) => match left {
                     Left::Moved => None,

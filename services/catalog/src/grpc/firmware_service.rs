@@ -10,12 +10,11 @@ use lockstep_proto::catalog::v1::{
     CancelDownloadRequest, CancelDownloadResponse, DeleteFirmwareRequest, DeleteFirmwareResponse,
     DeleteUnusedFirmwareRequest, DeleteUnusedFirmwareResponse, Firmware, GetFirmwareRequest,
     GetFirmwareResponse, ListFirmwareRequest, ListFirmwareResponse, ListOffersRequest, ListOffersResponse,
-    RefreshOffersRequest, RefreshOffersResponse, RestoreDownloadRequest, RestoreDownloadResponse,
+    Offer, RefreshOffersRequest, RefreshOffersResponse, RestoreDownloadRequest, RestoreDownloadResponse,
     StartDownloadRequest, StartDownloadResponse, UpdateFirmwareRequest, UpdateFirmwareResponse,
     WatchFirmwareRequest, WatchFirmwareResponse, WriteFirmwareRequest, WriteFirmwareResponse,
     firmware_service_server::FirmwareService,
 };
-use prost::Message as _;
 use tonic::{Request, Response, Streaming};
 
 use crate::{
@@ -61,13 +60,13 @@ fn named<T>(
 }
 
 /// How many of the first fit into one answer: at least one.
-pub(super) fn fitting(updates: &[Firmware], count_max: usize) -> usize {
+pub(super) fn fitting<M: prost::Message>(items: &[M], count_max: usize) -> usize {
     let mut bytes = 0;
-    let fits = |firmware: &&Firmware| {
-        bytes += firmware.encoded_len();
+    let fits = |item: &&M| {
+        bytes += item.encoded_len();
         bytes <= ANSWER_BYTES_MAX
     };
-    updates.iter().take(count_max).take_while(fits).count().max(1).min(updates.len())
+    items.iter().take(count_max).take_while(fits).count().max(1).min(items.len())
 }
 
 #[tonic::async_trait]
@@ -109,20 +108,21 @@ impl<P: Ports> FirmwareService for FirmwareOf<P> {
             offers.retain(|offer| place(offer) > after);
         }
         let states = self.engine.states().await.or_status()?;
-        let is_more = offers.len() > size;
+        let count = offers.len();
         offers.truncate(size);
-        let mut next_page_token = String::new();
-        if let Some(last) = offers.last().filter(|_| is_more) {
-            next_page_token = PageToken::seal(&place(last), &bound);
-        }
+        let places: Vec<String> = offers.iter().map(place).collect();
         let shown = |offer: crate::domain::offers::Offer| {
             let state = states.get(&offer.firmware_id).copied();
             offer.into_wire(state)
         };
-        Ok(Response::new(ListOffersResponse {
-            offers: offers.into_iter().map(shown).collect(),
-            next_page_token,
-        }))
+        let mut offers: Vec<Offer> = offers.into_iter().map(shown).collect();
+        offers.truncate(fitting(&offers, size));
+        let last = offers.len().checked_sub(1).and_then(|last| places.get(last));
+        let next_page_token = match last {
+            Some(last) if offers.len() < count => PageToken::seal(last, &bound),
+            _ => String::new(),
+        };
+        Ok(Response::new(ListOffersResponse { offers, next_page_token }))
     }
 
     async fn start_download(
@@ -299,7 +299,14 @@ impl<P: Ports> FirmwareService for FirmwareOf<P> {
             self.engine.delete_unused(Ask::new(caller, request_id), expected).await.or_status()?
         };
         let shown = self.engine.show_all(updates).await.or_status()?;
-        let firmware = shown.into_iter().map(Shown::into_wire).collect();
+        let mut firmware: Vec<Firmware> = shown.into_iter().map(Shown::into_wire).collect();
+        if fitting(&firmware, firmware.len()) < firmware.len() {
+            // Which ones they were is what counts; the rest of so many fits into no message.
+            firmware.iter_mut().for_each(|update| {
+                update.files.clear();
+                update.release_notes.clear();
+            });
+        }
         Ok(Response::new(DeleteUnusedFirmwareResponse { firmware }))
     }
 }
