@@ -207,7 +207,7 @@ fn verdict(offsets: &[Option<i128>]) -> Judgement {
 #[test]
 fn the_verdicts_are_this_table() {
     let contradicted = Verdict::Doubtful(Doubt::Contradicted);
-    let table: [(&[Option<i128>], Verdict, bool); 16] = [
+    let table: [(&[Option<i128>], Verdict, bool); 17] = [
         (&[], Verdict::Unconfirmed, true),
         (&[None, None], Verdict::Unreachable, true),
         (&[Some(0)], Verdict::Trusted, true),
@@ -219,6 +219,7 @@ fn the_verdicts_are_this_table() {
         (&[Some(62), Some(62)], Verdict::Skewed, false),
         (&[Some(62), Some(-62)], contradicted, false),
         (&[Some(62), Some(500)], contradicted, false),
+        (&[Some(60), Some(500)], Verdict::Doubtful(Doubt::Uncertain), true),
         (&[Some(0), None], Verdict::Trusted, true),
         // One that is away agrees with nobody.
         (&[Some(0), None, None], Verdict::Doubtful(Doubt::Alone), true),
