@@ -39,7 +39,8 @@ deny: ## licences, banned crates, sources
 doc: ## documentation, broken links are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(WORKSPACE) --no-deps
 
-# The binary comes first: tests with real processes start it. With the tests, because they choose the features.
+# The binary comes first: tests with real processes start it. With the tests, because they choose the features. With grpcurl
+# in PATH, or named by GRPCURL, its answers are compared too; `.ci/run` installs it.
 test: ## every test
 	$(CARGO) build $(WORKSPACE) --bins --tests
 ifeq ($(HAS_NEXTEST),yes)

@@ -307,8 +307,8 @@ async fn a_changed_address_is_in_the_very_next_answer() {
     assert_eq!((rest.servers.len(), rest.next_page_token.as_str()), (1, ""));
     let s3 = &rest.servers[0];
     assert_eq!(
-        (s3.revision, s3.host_name.as_str(), s3.https_port, s3.http_port),
-        (0, "127.0.0.1", 8443, 9080)
+        (s3.site.as_str(), s3.host_name.as_str(), s3.https_port, s3.http_port),
+        ("", "127.0.0.1", 8443, 9080)
     );
 }
 

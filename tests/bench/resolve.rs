@@ -3,7 +3,7 @@
 //!
 //! The resolver is the whole service: TLS, identities, rights, deadlines, spans; its view is fed by servers that are simulated
 //! here. Each server lacks a quarter of the updates, and is the current server of as many devices, so that a quarter of the
-//! answers is a choice among the others. Meanwhile servers report changes of their copies, forty a second.
+//! answers is a choice among the others: the hardest one, among 150 servers of other sites. Meanwhile servers report changes of their copies, forty a second.
 
 use std::{
     collections::BTreeMap,
@@ -36,13 +36,13 @@ use lockstep_proto::resolver::v1::{
 };
 use lockstep_registry::{Commit, MemoryRegistry, Registry as _};
 use lockstep_replicas::{
-    Address, Parts, Reports,
+    Address, Live as _, Parts, Reports,
     domain::{
         cause::Cause,
         report::{Exception, Part, Progress, Summary},
     },
 };
-use resolver::adapters::clocks_none::NoClocks;
+use resolver::{adapters::clocks_none::NoClocks, domain::resolve::Question};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::mpsc,
@@ -246,6 +246,8 @@ struct Side {
     name: &'static str,
     channels: Vec<Channel>,
     rates: Vec<f64>,
+    /// Microseconds of a processor for a call.
+    costs: Vec<f64>,
 }
 
 /// Measures, and says whether the goals were met.
@@ -276,8 +278,12 @@ async fn measure(work: &Work) -> Result<bool> {
     };
 
     let incoming = TlsIncoming::bind("127.0.0.1:0", tls(&identity)?, &drain).await?;
-    let mut resolver =
-        Side { name: "resolver", channels: channels(incoming.address().port()), rates: Vec::new() };
+    let mut resolver = Side {
+        name: "resolver",
+        channels: channels(incoming.address().port()),
+        rates: Vec::new(),
+        costs: Vec::new(),
+    };
     let parts = resolver::Parts {
         registry: simulated.registry.clone(),
         reports: simulated.clone(),
@@ -297,8 +303,12 @@ async fn measure(work: &Work) -> Result<bool> {
     let known = ready(&resolver, &questions).await?;
 
     let incoming = TlsIncoming::bind("127.0.0.1:0", tls(&identity)?, &drain).await?;
-    let mut echo =
-        Side { name: "bare tonic", channels: channels(incoming.address().port()), rates: Vec::new() };
+    let mut echo = Side {
+        name: "bare tonic",
+        channels: channels(incoming.address().port()),
+        rates: Vec::new(),
+        costs: Vec::new(),
+    };
     let ended = drain.clone();
     drain.spawn("the bare service", async move {
         let incoming = incoming.map(|connection| Ok::<_, io::Error>(Io(connection)));
@@ -306,6 +316,7 @@ async fn measure(work: &Work) -> Result<bool> {
             tonic::transport::Server::builder().add_service(ConnectionServiceServer::new(Echo(known)));
         let _ = server.serve_with_incoming_shutdown(incoming, async move { ended.started().await }).await;
     });
+    let answer = alone(&simulated, &questions, &drain).await?;
     let ended = drain.clone();
     drain.spawn("changes", async move {
         tokio::select! {
@@ -315,27 +326,41 @@ async fn measure(work: &Work) -> Result<bool> {
         }
     });
 
-    println!("{updates} updates × {servers} servers, {} calls at once\n", usize::from(CONNECTIONS) * AT_ONCE);
+    println!("{updates} updates × {servers} servers, {} calls at once", usize::from(CONNECTIONS) * AT_ONCE);
+    println!("an answer alone, without a call: {:.1} µs\n", answer.as_secs_f64() * 1e6);
     for round in 1..=rounds {
         for side in [&mut echo, &mut resolver] {
+            let before = worked()?;
             let rate = closed(side, &questions, &drain).await?;
-            println!("round {round}: {} {rate:.0} calls a second", side.name);
+            // Both ends together; it hardly depends on what else the machine does.
+            let cost = (worked()? - before).as_secs_f64() * 1e6 / (rate * ROUND.as_secs_f64());
+            println!(
+                "round {round}: {} {rate:.0} calls a second, {cost:.0} µs of a processor each",
+                side.name
+            );
             side.rates.push(rate);
+            side.costs.push(cost);
         }
     }
-    let median = |side: &Side| {
-        let mut rates = side.rates.clone();
-        rates.sort_by(f64::total_cmp);
-        rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN)
+    let median = |values: &[f64]| {
+        let mut values = values.to_vec();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
     };
-    let ratio = median(&resolver) / median(&echo);
+    let (rate, bare) = (median(&resolver.rates), median(&echo.rates));
+    let ratio = rate / bare;
     let mut met = true;
     let mut line = |what: &str, value: String, fits: bool| {
         println!("{what}: {value}: {}", if fits { "met" } else { "missed" });
         met &= fits;
     };
     println!();
-    let rates = format!("{:.0} beside {:.0}, {ratio:.2}", median(&resolver), median(&echo));
+    let (cost, bare_cost) = (median(&resolver.costs), median(&echo.costs));
+    println!(
+        "processor time of a call, both ends: {cost:.0} µs beside {bare_cost:.0} µs, {:.2}",
+        bare_cost / cost
+    );
+    let rates = format!("{rate:.0} beside {bare:.0}, {ratio:.2}");
     line("calls a second, at least 0.8 of bare tonic", rates, ratio >= RATIO_MIN);
     for side in [&echo, &resolver] {
         let (times, lost) = open(side, &questions, &drain).await?;
@@ -358,6 +383,50 @@ async fn measure(work: &Work) -> Result<bool> {
     }
     drain.begin();
     Ok(met)
+}
+
+/// Time of this process on processors so far.
+fn worked() -> Result<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let after = stat.rsplit_once(')').context("no name")?.1;
+    let figures: Vec<&str> = after.split_whitespace().collect();
+    let ticks = |at: usize| -> Result<u64> { Ok(figures.get(at).context("too short")?.parse()?) };
+    // User and system time, in hundredths of a second.
+    Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 10))
+}
+
+/// How long an answer takes without the call around it: over a view of its own, which is fed in the same way.
+async fn alone(simulated: &Simulated, questions: &Questions, drain: &Drain) -> Result<Duration> {
+    let (board, health) = (resolver::engine::Board::new(), Health::new(&["registry"]));
+    let process = lockstep_replicas::Process { health: &health, drain, entropy: &SystemEntropy };
+    let registry = &simulated.registry;
+    lockstep_replicas::start(registry, simulated.clone(), &board, process, lockstep_replicas::OnlyWatch);
+    let begun = Instant::now();
+    let heard = || board.read(|view| view.copies().servers().values().filter(|s| s.reachable()).count());
+    while heard() < questions.servers {
+        if begun.elapsed() > SOON {
+            bail!("not all servers were heard");
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    let answers = resolver::engine::resolver::Resolver::new(board, NoClocks, None);
+    let asked: Vec<Question> = (0..50_000).filter_map(|_| question(questions.next())).collect();
+    let begun = Instant::now();
+    for question in &asked {
+        answers.resolve(question).map_err(|error| anyhow::anyhow!("{error}"))?;
+    }
+    Ok(begun.elapsed() / u32::try_from(asked.len())?)
+}
+
+fn question(request: ResolveConnectionRequest) -> Option<Question> {
+    let Some(Subject::FirmwareId(id)) = request.subject else { return None };
+    Some(Question {
+        subject: resolver::domain::resolve::Subject::Firmware(id.parse().ok()?),
+        current: request.current_server_id.parse().ok()?,
+        device: request.device_id.parse().ok()?,
+        site: String::new(),
+        is_explained: false,
+    })
 }
 
 /// The registry with all records, and the servers with what they lack.

@@ -567,6 +567,47 @@ fn a_watcher_that_is_far_behind_walks_again_and_misses_nothing() {
     );
 }
 
+/// R41: a server that vanishes and returns while a reader is still being told of it costs the reader each row once more, and not
+/// twice: what flipped back before it was sent is only told as it is now.
+#[test]
+fn rows_that_flip_back_are_told_once() {
+    let mut world = World::new();
+    let total = 12_000;
+    (0..total).for_each(|name| world.commit(registered(&format!("{name:06}"))));
+    let s1 = server_id("s1");
+    let receive = |world: &mut World| {
+        let batch = Batch { received: world.now, ..snapshot(report_at(world.head)) };
+        world.view.receive(&s1, batch);
+    };
+    receive(&mut world);
+    let mut cursor = world.view.watch();
+    let mut told = BTreeMap::new();
+    let mut next = |world: &World, cursor: &mut Cursor| {
+        let rows = world.view.next(cursor, &Filter::default(), world.now).expect("nothing was removed").rows;
+        let states = rows.iter().map(|row| (row.path.clone(), row.cells[0].1.state));
+        told.extend(states.clone());
+        (rows.len(), states.filter(|(_, state)| *state == CellState::Unreachable).count())
+    };
+    let is_behind =
+        |world: &World, cursor: &Cursor| cursor.walk.is_some() || cursor.changed < world.view.sequence();
+    while is_behind(&world, &cursor) {
+        next(&world, &mut cursor);
+    }
+    world.view.lose(&s1, Cause::new(Reason::PeerUnreachable, "gone"));
+    for _ in 0..4 {
+        assert_eq!(next(&world, &mut cursor), (500, 500));
+    }
+    receive(&mut world);
+    let mut again = 0;
+    while is_behind(&world, &cursor) {
+        let (rows, unreachable) = next(&world, &mut cursor);
+        assert_eq!(unreachable, 0, "it is back");
+        again += rows;
+    }
+    assert!((total..total + 1_000).contains(&again), "{again} rows");
+    assert!(told.len() == total && told.values().all(|state| *state == CellState::InSync));
+}
+
 #[test]
 fn a_watcher_that_missed_forgotten_removals_starts_over() {
     let mut world = World::new();

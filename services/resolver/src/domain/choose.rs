@@ -34,6 +34,8 @@ pub struct Offer<'a> {
     pub site: &'a str,
     /// How busy it is.
     pub load: Load,
+    /// Its [`mark`].
+    pub mark: u64,
     /// Whether the time guard bars it.
     pub is_fenced: bool,
 }
@@ -53,7 +55,7 @@ pub enum Criterion {
     Device,
 }
 
-/// All but the order of the device: what can be compared without hashing.
+/// All but the order of the device.
 type Cheap = (bool, bool, bool, Load);
 
 fn cheap(asked: &Asked<'_>, offer: &Offer<'_>) -> Cheap {
@@ -64,50 +66,39 @@ fn is_near(asked: &Asked<'_>, offer: &Offer<'_>) -> bool {
     !asked.site.is_empty() && asked.site == offer.site
 }
 
-/// The place of a server in the order of a device: rendezvous hashing, the highest first.
-fn weight(device: &DeviceId, server: &ServerId) -> u128 {
-    let mut text = [0; 256];
-    let (device, server) = (device.as_str().as_bytes(), server.as_str().as_bytes());
-    // A device has at most 128 bytes and a server at most 63, none of them the byte in between.
-    let parts = device.iter().chain(&[0]).chain(server);
-    let length = text.iter_mut().zip(parts).map(|(to, from)| *to = *from).count();
-    let hash = blake3::hash(text.get(..length).unwrap_or(&text));
-    hash.as_bytes().iter().take(16).fold(0, |value, byte| value << 8 | u128::from(*byte))
+/// The beginning of the hash of a name. That of a server is kept with it: to hash the names of 200 servers for one answer would
+/// cost more than all the rest of it.
+pub fn mark(name: &str) -> u64 {
+    let hash = blake3::hash(name.as_bytes());
+    hash.as_bytes().iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
-fn by_device(asked: &Asked<'_>, a: &Offer<'_>, b: &Offer<'_>) -> Ordering {
-    weight(asked.device, b.id).cmp(&weight(asked.device, a.id)).then_with(|| a.id.cmp(b.id))
+/// The place of a server in the order of a device, both by their marks: rendezvous hashing, the highest first. The two are
+/// mixed until each bit depends on all of them (the end of SplitMix64).
+const fn weight(device: u64, server: u64) -> u64 {
+    let mut mixed = device ^ server;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// The server that the device is sent to; `None` without offers.
 pub fn best<'a>(asked: &Asked<'_>, offers: impl Iterator<Item = Offer<'a>>) -> Option<Offer<'a>> {
-    let mut best: Option<(Offer<'a>, Cheap, Option<u128>)> = None;
-    for offer in offers {
-        let key = cheap(asked, &offer);
-        let Some((kept, known, hash)) = &mut best else {
-            best = Some((offer, key, None));
-            continue;
-        };
-        match key.cmp(known) {
-            Ordering::Less => best = Some((offer, key, None)),
-            Ordering::Equal => {
-                let theirs = *hash.get_or_insert_with(|| weight(asked.device, kept.id));
-                let ours = weight(asked.device, offer.id);
-                if (ours, kept.id) > (theirs, offer.id) {
-                    best = Some((offer, key, Some(ours)));
-                }
-            }
-            Ordering::Greater => {}
-        }
-    }
-    best.map(|(offer, ..)| offer)
+    let device = mark(asked.device.as_str());
+    offers.min_by(|a, b| order(asked, device, a, b))
 }
 
 /// All offers, in the order in which they would be made.
 pub fn ranked<'a>(asked: &Asked<'_>, offers: impl Iterator<Item = Offer<'a>>) -> Vec<Offer<'a>> {
+    let device = mark(asked.device.as_str());
     let mut offers: Vec<Offer<'a>> = offers.collect();
-    offers.sort_by(|a, b| cheap(asked, a).cmp(&cheap(asked, b)).then_with(|| by_device(asked, a, b)));
+    offers.sort_by(|a, b| order(asked, device, a, b));
     offers
+}
+
+fn order(asked: &Asked<'_>, device: u64, a: &Offer<'_>, b: &Offer<'_>) -> Ordering {
+    let by_device = || weight(device, b.mark).cmp(&weight(device, a.mark));
+    cheap(asked, a).cmp(&cheap(asked, b)).then_with(by_device).then_with(|| a.id.cmp(b.id))
 }
 
 /// What decides between two offers, of which the first comes first.
@@ -132,6 +123,10 @@ mod tests {
 
     use super::*;
 
+    fn offer_of(id: &ServerId) -> Offer<'_> {
+        Offer { id, site: "", load: Load::Light, mark: mark(id.as_str()), is_fenced: false }
+    }
+
     #[derive(Clone, Debug)]
     struct Place {
         id: ServerId,
@@ -142,7 +137,13 @@ mod tests {
 
     impl Place {
         fn offer(&self) -> Offer<'_> {
-            Offer { id: &self.id, site: &self.site, load: self.load, is_fenced: self.is_fenced }
+            Offer {
+                id: &self.id,
+                site: &self.site,
+                load: self.load,
+                mark: mark(self.id.as_str()),
+                is_fenced: self.is_fenced,
+            }
         }
     }
 
@@ -199,10 +200,9 @@ mod tests {
             let current: ServerId = "elsewhere".parse().expect("a server id");
             let asked = Asked { current: &current, device: &device, site: "" };
             let ids: Vec<ServerId> = (0..8).map(|n| format!("s{n}").parse().expect("a server id")).collect();
-            let offer = |id| Offer { id, site: "", load: Load::Light, is_fenced: false };
-            let before = best(&asked, ids.iter().map(offer)).map(|offer| offer.id.clone());
+                        let before = best(&asked, ids.iter().map(offer_of)).map(|offer| offer.id.clone());
             let gone = &ids[usize::from(gone)];
-            let after = best(&asked, ids.iter().filter(|id| *id != gone).map(offer)).map(|offer| offer.id.clone());
+            let after = best(&asked, ids.iter().filter(|id| *id != gone).map(offer_of)).map(|offer| offer.id.clone());
             if before.as_ref() != Some(gone) {
                 prop_assert_eq!(before, after);
             }
@@ -218,7 +218,7 @@ mod tests {
         for number in 0..4_000 {
             let device: DeviceId = format!("device-{number}").parse().expect("a device");
             let asked = Asked { current: &current, device: &device, site: "" };
-            let offers = ids.iter().map(|id| Offer { id, site: "", load: Load::Light, is_fenced: false });
+            let offers = ids.iter().map(offer_of);
             *counts.entry(best(&asked, offers).map(|offer| offer.id)).or_insert(0) += 1;
         }
         assert!(counts.len() == 4 && counts.values().all(|count| (900..1_100).contains(count)), "{counts:?}");

@@ -1,6 +1,6 @@
 //! The data that a device needs, and how it is written.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use lockstep_model::{ServerId, firmware::Protocol};
 
@@ -25,14 +25,20 @@ pub struct Connection {
     /// Beginning with a slash.
     pub path: String,
     /// How to log in.
-    pub login: Login,
+    pub login: Arc<Login>,
     /// The chosen server; `None` where host and port were entered.
     pub server: Option<ServerId>,
 }
 
 impl Connection {
     /// From the WebDAV directory of a server: `below` is a path below its transfer directory, empty for that itself.
-    pub fn webdav(protocol: Protocol, server: &ServerId, reach: &Reach, below: &str, login: Login) -> Self {
+    pub fn webdav(
+        protocol: Protocol,
+        server: &ServerId,
+        reach: &Reach,
+        below: &str,
+        login: Arc<Login>,
+    ) -> Self {
         let port = match protocol {
             Protocol::HttpWebdav => reach.http_port,
             _ => reach.https_port,
@@ -47,7 +53,7 @@ impl Connection {
     }
 
     /// As a person entered it (R53).
-    pub fn entered(protocol: Protocol, entered: &Entered, login: Login) -> Self {
+    pub fn entered(protocol: Protocol, entered: &Entered, login: Arc<Login>) -> Self {
         let slash = if entered.path.starts_with('/') { "" } else { "/" };
         let path = format!("{slash}{}", entered.path);
         let (host, port) = match protocol {
@@ -112,7 +118,7 @@ mod tests {
     fn webdav_data_is_written_for_devices() {
         let server: ServerId = "s1".parse().expect("a server id");
         let data = |protocol, host: &str, below: &str| {
-            Connection::webdav(protocol, &server, &reach(host), below, Login::default())
+            Connection::webdav(protocol, &server, &reach(host), below, Arc::default())
         };
         let data = |protocol, host: &str, below: &str| {
             let data = data(protocol, host, below);
@@ -133,7 +139,7 @@ mod tests {
     fn entered_data_is_sent_as_entered() {
         let entered = |protocol, host: &str, port, path: &str| {
             let entered = Entered { host: host.to_owned(), port, path: path.to_owned() };
-            let data = Connection::entered(protocol, &entered, Login::default());
+            let data = Connection::entered(protocol, &entered, Arc::default());
             assert_eq!((data.server.clone(), data.path.ends_with(path)), (None, true));
             data.uri()
         };

@@ -1,5 +1,7 @@
 //! The question and its answer.
 
+use std::sync::Arc;
+
 use lockstep_model::{
     FilePath, FirmwareId, Position, Reason, ServerId,
     firmware::{Protocol, firmware_key},
@@ -18,7 +20,6 @@ use crate::domain::{
     holders::holds_all,
     progress::{Progress, lacking},
     reach::Reach,
-    update::Login,
     view::{Member, View},
 };
 
@@ -148,7 +149,7 @@ impl<'a, F: Fn(&ServerId) -> Option<Cause>> Look<'a, F> {
             subject: path.to_string(),
             progress: Box::new(Progress::of(self.view, self.records, &files, self.now)),
         })?;
-        let login = Login::default();
+        let login = Arc::default();
         Ok((Connection::webdav(Protocol::HttpsWebdav, &server.id, reach, path.as_str(), login), verdicts))
     }
 
@@ -158,6 +159,7 @@ impl<'a, F: Fn(&ServerId) -> Option<Cause>> Look<'a, F> {
             id: &member.id,
             site: &member.site,
             load: member.load,
+            mark: member.mark,
             is_fenced: (self.fence)(&member.id).is_some(),
         })
     }

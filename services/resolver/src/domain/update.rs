@@ -1,5 +1,7 @@
 //! A firmware update, as far as devices get it from somewhere.
 
+use std::sync::Arc;
+
 use lockstep_model::{
     FirmwareId, Revision,
     firmware::{FirmwareRecord, FirmwareState, Protocol, firmware_key},
@@ -25,7 +27,7 @@ pub struct Update {
     /// As a person entered it, for a protocol whose host is entered.
     pub entered: Entered,
     /// How devices log in.
-    pub login: Login,
+    pub login: Arc<Login>,
 }
 
 /// Where devices get an update whose host is entered (R53).
@@ -69,11 +71,11 @@ impl Update {
             files: record.files.into_iter().map(|file| file.path.to_string()).collect(),
             target: record.target.map_or_else(String::new, |target| target.to_string()),
             entered: Entered { host: record.host, port: record.port, path: record.path },
-            login: Login {
+            login: Arc::new(Login {
                 user: record.user,
                 sealed_password: record.sealed_password,
                 owner: firmware_key(id),
-            },
+            }),
         }
     }
 

@@ -19,6 +19,7 @@ use lockstep_replicas::{
 };
 
 use crate::domain::{
+    choose::mark,
     holders::{Slots, holds_all},
     load::{Load, Loads},
     reach::Reach,
@@ -39,6 +40,8 @@ pub struct Member {
     pub reach: Option<Reach>,
     /// How busy it is.
     pub load: Load,
+    /// Its place in the orders of devices.
+    pub mark: u64,
 }
 
 /// What people say of a server.
@@ -212,6 +215,7 @@ impl View {
             site: said.as_ref().map_or_else(String::new, |said| said.site.clone()),
             reach: said.map(|said| Reach::of(&server.record, &said)),
             load: self.loads.of(id),
+            mark: mark(id.as_str()),
         };
         if let Some(place) = self.members.get_mut(slot) {
             *place = Some(member);

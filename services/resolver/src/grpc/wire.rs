@@ -18,7 +18,7 @@ impl Opened {
             host: connection.host,
             port: connection.port.into(),
             path: connection.path,
-            user: connection.login.user,
+            user: connection.login.user.clone(),
             password,
             uri,
             server_id: connection.server.map_or_else(String::new, String::from),

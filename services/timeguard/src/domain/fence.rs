@@ -42,7 +42,7 @@ impl fmt::Display for Why {
 }
 
 /// Whether the server may originate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// Not yet: it waits for the first verdict.
     Starting,
@@ -52,6 +52,8 @@ pub enum State {
     Overruled {
         /// When that ends.
         until: Moment,
+        /// Who said so, for whoever asks.
+        by: String,
     },
     /// No.
     Fenced {
@@ -90,7 +92,7 @@ pub struct Fence {
     clock: Option<Why>,
     calm_since: Option<Moment>,
     restart_required: bool,
-    overruled_until: Option<Moment>,
+    overruled: Option<(Moment, String)>,
     up_since: Option<Moment>,
 }
 
@@ -102,7 +104,7 @@ impl Fence {
             clock: None,
             calm_since: None,
             restart_required: false,
-            overruled_until: None,
+            overruled: None,
             up_since: None,
         }
     }
@@ -135,19 +137,17 @@ impl Fence {
         self.pass(now)
     }
 
-    /// Somebody knows better, and it is written down elsewhere who.
-    pub fn overrule(&mut self, now: Moment) -> Option<Change> {
-        self.overruled_until = Some(now + OVERRULED_FOR);
+    /// Somebody knows better, for an hour from now. It may be said before there is a fence, and again.
+    pub fn overrule(&mut self, now: Moment, by: String) -> Option<Change> {
+        self.overruled = Some((now + OVERRULED_FOR, by));
         self.starts_until = None;
         self.pass(now)
     }
 
     /// Time passes.
     pub fn pass(&mut self, now: Moment) -> Option<Change> {
-        if self.overruled_until.is_some_and(|until| now >= until) {
-            self.overruled_until = None;
-        }
-        let why = self.why().filter(|_| self.overruled_until.is_none());
+        self.overruled = self.overruled.take().filter(|(until, _)| now < *until);
+        let why = self.why().filter(|_| self.overruled.is_none());
         match (self.up_since, why) {
             (None, Some(why)) => {
                 self.up_since = Some(now);
@@ -156,7 +156,7 @@ impl Fence {
             (Some(since), None) => {
                 self.up_since = None;
                 let lasted = now.saturating_sub(since);
-                Some(Change::Left { lasted, is_overruled: self.overruled_until.is_some() })
+                Some(Change::Left { lasted, is_overruled: self.overruled.is_some() })
             }
             _ => None,
         }
@@ -173,8 +173,8 @@ impl Fence {
 
     /// Whether the server may originate now, since the last time that anything was noted.
     pub fn state(&self) -> State {
-        match (self.overruled_until, self.up_since, self.why()) {
-            (Some(until), ..) => State::Overruled { until },
+        match (&self.overruled, self.up_since, self.why()) {
+            (Some((until, by)), ..) => State::Overruled { until: *until, by: by.clone() },
             (None, Some(since), Some(why)) => State::Fenced { why, since },
             _ if self.starts_until.is_some() => State::Starting,
             _ => State::Open,

@@ -207,7 +207,7 @@ fn verdict(offsets: &[Option<i128>]) -> Judgement {
 #[test]
 fn the_verdicts_are_this_table() {
     let contradicted = Verdict::Doubtful(Doubt::Contradicted);
-    let table: [(&[Option<i128>], Verdict, bool); 16] = [
+    let table: [(&[Option<i128>], Verdict, bool); 17] = [
         (&[], Verdict::Unconfirmed, true),
         (&[None, None], Verdict::Unreachable, true),
         (&[Some(0)], Verdict::Trusted, true),
@@ -219,6 +219,7 @@ fn the_verdicts_are_this_table() {
         (&[Some(62), Some(62)], Verdict::Skewed, false),
         (&[Some(62), Some(-62)], contradicted, false),
         (&[Some(62), Some(500)], contradicted, false),
+        (&[Some(60), Some(500)], Verdict::Doubtful(Doubt::Uncertain), true),
         (&[Some(0), None], Verdict::Trusted, true),
         // One that is away agrees with nobody.
         (&[Some(0), None, None], Verdict::Doubtful(Doubt::Alone), true),
@@ -320,13 +321,22 @@ fn the_fence_goes_up_and_down_once() {
 
     assert_eq!(fence.update(at(300), &right, true), Some(Change::Entered(Why::RestartRequired)));
     assert_eq!(fence.state(), State::Fenced { why: Why::RestartRequired, since: at(300) });
-    assert_eq!(fence.overrule(at(310)), Some(Change::Left { lasted: at(10), is_overruled: true }));
-    assert_eq!(fence.state(), State::Overruled { until: at(310) + OVERRULED_FOR });
+    assert_eq!(
+        fence.overrule(at(310), "operator/ann".to_owned()),
+        Some(Change::Left { lasted: at(10), is_overruled: true })
+    );
+    assert_eq!(
+        fence.state(),
+        State::Overruled { until: at(310) + OVERRULED_FOR, by: "operator/ann".to_owned() }
+    );
     assert_eq!(fence.update(at(400), &wrong, true), None);
     assert!(fence.state().may_originate());
     assert_eq!(fence.pass(at(310) + OVERRULED_FOR), Some(Change::Entered(Why::Skewed)));
     assert_eq!(fence.update(at(4_000), &wrong, true), None);
-    assert_eq!(fence.overrule(at(4_001)), Some(Change::Left { lasted: at(91), is_overruled: true }));
+    assert_eq!(
+        fence.overrule(at(4_001), "operator/ann".to_owned()),
+        Some(Change::Left { lasted: at(91), is_overruled: true })
+    );
     assert_eq!(fence.update(at(4_010), &right, false), None);
     assert_eq!(fence.pass(at(9_000)), Some(Change::Entered(Why::Skewed)), "it was not calm for long enough");
     assert!(fence.update(at(9_001), &right, false).is_some(), "now it is");

@@ -82,7 +82,7 @@ fn entered(world: &World, at: usize) -> Vec<Why> {
     changes.filter_map(|change| if let Change::Entered(why) = change { Some(*why) } else { None }).collect()
 }
 
-/// R61, R62, R64, R65, I14: of 2, 3 and 5 servers one clock goes wrong, by a tenth of a second to centuries, in each way. What is
+/// R61, R62, R64, R65: of 2, 3 and 5 servers one clock goes wrong, by a tenth of a second to centuries, in each way. What is
 /// within the limit is no reason to fence; what is beyond it is noticed within 15 s, by the server it concerns, or by both of
 /// two; a step of more than a second asks for a restart at once. Put right, everything is as before.
 #[test]
