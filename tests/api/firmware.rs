@@ -339,23 +339,25 @@ async fn updates_are_edited_moved_and_deleted() {
     switch(&caller, FirmwareSynchronization::On, &[""]).await;
     let begun = start(&caller, begin("os", "s1", "fw")).await.expect("begun");
     let now = reaches(&caller, &begun.firmware_id, firmware::State::Published).await;
-    let wanted = Firmware { host: "h".into(), port: 65_536, path: "/x".into(), ..Firmware::default() };
+    let wanted = Firmware { host: "h".into(), port: Some(65_536), path: "/x".into(), ..Firmware::default() };
     let answer = edit(&caller, &now, wanted.clone(), &["host", "port", "path"]).await;
     refused("WebDAV", answer, Reason::FieldViolation).says(&["UMS WebDAV", "cannot be edited"]);
     let ftp = Firmware { protocol: Protocol::Ftp.into(), ..wanted };
     let answer = edit(&caller, &now, ftp.clone(), &["protocol", "host", "port", "path"]).await;
     refused("a port that is none", answer, Reason::FieldViolation).blames(&["firmware.port"]);
+    let answer = edit(&caller, &now, Firmware { port: Some(0), ..ftp.clone() }, &["protocol", "port"]).await;
+    refused("port 0", answer, Reason::FieldViolation).blames(&["firmware.port"]);
     let answer = edit(&caller, &now, Firmware::default(), &["model"]).await;
     refused("a field that is not edited", answer, Reason::FieldViolation).blames(&["update_mask"]);
     let stale = Firmware { revision: 1, ..now.clone() };
     let answer = edit(&caller, &stale, ftp.clone(), &["protocol"]).await;
     refused("an old revision", answer, Reason::RevisionChanged);
-    let ftp = Firmware { port: 2_121, ..ftp };
+    let ftp = Firmware { port: Some(2_121), ..ftp };
     let now = edit(&caller, &now, ftp, &["protocol", "host", "port", "path"]).await.expect("edited");
-    assert_eq!((now.host.as_str(), now.port, now.path.as_str()), ("h", 2_121, "/x"));
+    assert_eq!((now.host.as_str(), now.port, now.path.as_str()), ("h", Some(2_121), "/x"));
     let back = Firmware { protocol: Protocol::HttpWebdav.into(), ..Firmware::default() };
     let now = edit(&caller, &now, back, &["protocol"]).await.expect("edited");
-    assert_eq!((now.host.as_str(), now.port, now.path.as_str()), ("", 0, ""), "they are resolved");
+    assert_eq!((now.host.as_str(), now.port, now.path.as_str()), ("", None, ""), "they are resolved");
 
     // Password: that there is one is all that is told.
     let request = UpdateFirmwareRequest {

@@ -46,7 +46,7 @@ async fn connection_data_is_told_in_words() {
     let edits: [&[&str]; 3] = [
         &["--public-address", "cdn.test", "--public-https-port", "443", "--site", "north"],
         &["--display-name", "North 1", "--host", "ums1.test", "--http-port", "8080"],
-        &["--public-address", "", "--public-https-port", "0"],
+        &["--public-address", "", "--public-https-port", "none"],
     ];
     for edit in edits {
         let words: Vec<&str> = ["server", "edit", "s1"].into_iter().chain(edit.iter().copied()).collect();

@@ -15,7 +15,7 @@ use lockstep_chassis::config::Span;
 use self::change::revision;
 use self::sync::SyncArgs;
 pub(crate) use self::{
-    change::{MoveArgs, RemoveArgs, ReplaceArgs, Seen},
+    change::{MoveArgs, PortWord, RemoveArgs, ReplaceArgs, Seen},
     resolve::{EditArgs, ResolveArgs},
     show::{CompletionArgs, EventsArgs, ServerCommand, StatusArgs, WhyArgs},
 };

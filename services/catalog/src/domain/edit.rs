@@ -36,8 +36,8 @@ pub struct Edit {
     pub protocol: Option<Protocol>,
     /// Where; empty for nowhere yet.
     pub host: Option<String>,
-    /// The port; 0 for that of the protocol.
-    pub port: Option<i32>,
+    /// The port; `Some(None)` for that of the protocol.
+    pub port: Option<Option<i32>>,
     /// The path that devices ask for.
     pub path: Option<String>,
     /// The user that they log in as.
@@ -82,8 +82,9 @@ impl Edit {
         if let Some(rule) = self.host.as_deref().and_then(host_rule) {
             violation("host", rule.to_owned());
         }
-        if self.port.is_some_and(|port| u16::try_from(port).is_err()) {
-            violation("port", "must be 1 to 65535, or 0 for that of the protocol".to_owned());
+        let port = |number| u16::try_from(number).ok().filter(|port| *port > 0);
+        if self.port.flatten().is_some_and(|number| port(number).is_none()) {
+            violation("port", "must be 1 to 65535, or absent for that of the protocol".to_owned());
         }
         if self.path.as_deref().is_some_and(|path| !is_plain(path, PATH_BYTES_MAX)) {
             violation("path", format!("has at most {PATH_BYTES_MAX} bytes and no control characters"));
@@ -100,7 +101,7 @@ impl Edit {
         }
         record.protocol = protocol;
         set(&mut record.host, self.host.clone());
-        set(&mut record.port, self.port.map(|port| u16::try_from(port).ok().filter(|port| *port != 0)));
+        set(&mut record.port, self.port.map(|number| number.and_then(port)));
         set(&mut record.path, self.path.clone());
         set(&mut record.user, self.user.clone());
         set(&mut record.sealed_password, sealed);
@@ -187,8 +188,12 @@ mod tests {
     /// R53: host, port and path of the two UMS WebDAV protocols cannot be edited; those of all others can.
     #[test]
     fn host_and_port_of_webdav_cannot_be_edited() {
-        let edit =
-            Edit { host: Some("h".into()), port: Some(8_443), path: Some("/x".into()), ..Edit::default() };
+        let edit = Edit {
+            host: Some("h".into()),
+            port: Some(Some(8_443)),
+            path: Some("/x".into()),
+            ..Edit::default()
+        };
         for protocol in Protocol::ALL {
             let mut record = update(protocol);
             let before = record.clone();
@@ -217,7 +222,7 @@ mod tests {
     fn every_bad_field_is_told_and_no_password_is_shown() {
         let edit = Edit {
             host: Some("https://h".into()),
-            port: Some(65_536),
+            port: Some(Some(65_536)),
             path: Some("a\nb".into()),
             user: Some("u".repeat(257)),
             password: Some(Secret("canary\0".into())),
@@ -235,7 +240,12 @@ mod tests {
         for good in ["", "h", "a.b.c", "10.0.0.1", "fe80::1", "a-b."] {
             assert_eq!(host_rule(good), None, "{good}");
         }
-        for (port, kept) in [(0, None), (1, Some(1)), (65_535, Some(65_535))] {
+        for wrong in [0, -1, 65_536] {
+            let error =
+                Edit { port: Some(Some(wrong)), ..Edit::default() }.apply(&mut update(Protocol::Ftp), None);
+            assert_eq!(fields(&error.expect_err("no port")), ["firmware.port"], "{wrong}");
+        }
+        for (port, kept) in [(None, None), (Some(1), Some(1)), (Some(65_535), Some(65_535))] {
             let mut record = update(Protocol::Ftp);
             Edit { port: Some(port), ..Edit::default() }.apply(&mut record, None).expect("in range");
             assert_eq!(record.port, kept);

@@ -264,7 +264,7 @@ impl Shown {
             target_path: record.target.map_or_else(String::new, |target| target.to_string()),
             protocol: protocol_into_wire(record.protocol).into(),
             host: entered(record.host),
-            port: record.port.filter(|_| !is_webdav).map_or(0, i32::from),
+            port: record.port.filter(|_| !is_webdav).map(i32::from),
             path: entered(record.path),
             user: record.user,
             password_state: password.into(),

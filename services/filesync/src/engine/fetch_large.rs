@@ -220,6 +220,8 @@ impl<P: Ports> Engine<P> {
         let mut file = StagedFile::open(self, name.clone(), from).await.map_err(disk)?;
         let mut hashes = vec![GroupHash::default(); usize::try_from(from / GROUP_BYTES).unwrap_or(0)];
         let (mut shown, mut shown_at, mut rate) = (from, Instant::now(), 0);
+        // The first bytes show at once: a copy that stands still right after them tells where it comes from.
+        let mut is_shown = false;
         let mut safe = from;
         while let Some((hash, data)) = groups.recv().await {
             file.append(self, data).await.map_err(disk)?;
@@ -234,8 +236,11 @@ impl<P: Ports> Engine<P> {
                 fail::fail_point!("filesync.fetch.journaled");
             }
             let since = shown_at.elapsed();
-            if since >= PROGRESS_EVERY {
-                rate = smoothed(rate, end - shown, since);
+            if since >= PROGRESS_EVERY || !is_shown {
+                if is_shown {
+                    rate = smoothed(rate, end - shown, since);
+                }
+                is_shown = true;
                 (shown, shown_at) = (end, Instant::now());
                 let (source, total_bytes) = (peer.server.clone(), wanted.size_bytes);
                 let transfer = Transfer {

@@ -1,6 +1,6 @@
 //! The words that change what is registered already.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
 
@@ -81,4 +81,22 @@ pub(super) fn revision(text: &str) -> Result<Seen, String> {
 /// Like [`revision`], for what may have none yet.
 pub(super) fn revision_or_none(text: &str) -> Result<Seen, String> {
     if text == "0" { Ok(Seen::At(0)) } else { revision(text) }
+}
+
+/// A port, or the word that there is none. What is no port is refused by whoever it is meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PortWord(pub(crate) Option<i32>);
+
+impl FromStr for PortWord {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self(None)),
+            number => {
+                let port = number.parse().map_err(|_| "expected a port, or `none`".to_owned())?;
+                Ok(Self(Some(port)))
+            }
+        }
+    }
 }

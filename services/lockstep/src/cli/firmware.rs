@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Subcommand, ValueEnum};
 use lockstep_model::firmware::Protocol;
 
-use super::{Seen, revision, span};
+use super::{PortWord, Seen, revision, span};
 
 /// `lockstep firmware`
 #[derive(Subcommand, Debug)]
@@ -142,9 +142,9 @@ pub(crate) struct SetArgs {
     /// Where they get it; not for the UMS WebDAV protocols, which resolve it for each device.
     #[arg(long, value_name = "NAME")]
     pub(crate) host: Option<String>,
-    /// The port there, 0 for that of the protocol; not for the UMS WebDAV protocols.
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(i32))]
-    pub(crate) port: Option<i32>,
+    /// The port there, `none` for that of the protocol; not for the UMS WebDAV protocols.
+    #[arg(long, value_name = "PORT|none", allow_negative_numbers = true)]
+    pub(crate) port: Option<PortWord>,
     /// The path that they ask for; not for the UMS WebDAV protocols.
     #[arg(long, value_name = "PATH")]
     pub(crate) path: Option<String>,

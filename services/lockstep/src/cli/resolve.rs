@@ -2,7 +2,7 @@
 
 use clap::{ArgGroup, Args};
 
-use super::change::{Seen, revision_or_none};
+use super::change::{PortWord, Seen, revision_or_none};
 
 /// `lockstep resolve`
 #[derive(Args, Debug)]
@@ -45,21 +45,21 @@ pub(crate) struct EditArgs {
     /// Its host name or address; empty takes it away, then it is the one that the other servers use.
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Option<String>,
-    /// Its web port for HTTPS; 0 takes it away, then it is 8443.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
-    pub(crate) https_port: Option<i32>,
-    /// Its web port for HTTP; 0 takes it away, then it is 9080.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
-    pub(crate) http_port: Option<i32>,
+    /// Its web port for HTTPS; `none` takes it away, then it is 8443.
+    #[arg(long, value_name = "PORT|none", allow_negative_numbers = true)]
+    pub(crate) https_port: Option<PortWord>,
+    /// Its web port for HTTP; `none` takes it away, then it is 9080.
+    #[arg(long, value_name = "PORT|none", allow_negative_numbers = true)]
+    pub(crate) http_port: Option<PortWord>,
     /// Its Public Address, which devices use instead of the host name; empty takes it away.
     #[arg(long, value_name = "HOST")]
     pub(crate) public_address: Option<String>,
-    /// Its Public Web Port, for HTTPS; 0 takes it away.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
-    pub(crate) public_https_port: Option<i32>,
-    /// Its public port for HTTP; 0 takes it away.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
-    pub(crate) public_http_port: Option<i32>,
+    /// Its Public Web Port, for HTTPS; `none` takes it away.
+    #[arg(long, value_name = "PORT|none", allow_negative_numbers = true)]
+    pub(crate) public_https_port: Option<PortWord>,
+    /// Its public port for HTTP; `none` takes it away.
+    #[arg(long, value_name = "PORT|none", allow_negative_numbers = true)]
+    pub(crate) public_http_port: Option<PortWord>,
     /// The revision you saw, 0 if nobody had changed it; `current` reads it first and changes whatever is there.
     #[arg(long, value_name = "N|current", value_parser = revision_or_none, default_value = "current")]
     pub(crate) revision: Seen,

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     cli::{
-        Format, Seen,
+        Format, PortWord, Seen,
         firmware::{CheckArgs, FirmwareCommand, RemoveFirmwareArgs, SetArgs, YesNo},
     },
     out,
@@ -223,7 +223,7 @@ async fn set(session: &Session, format: Format, args: SetArgs) -> Result<()> {
             name(field);
         }
     }
-    if let Some(port) = args.port {
+    if let Some(PortWord(port)) = args.port {
         firmware.port = port;
         name("port");
     }

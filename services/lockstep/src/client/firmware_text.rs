@@ -147,7 +147,7 @@ pub(crate) fn page(update: &Firmware) -> String {
             "resolved for each device: `lockstep resolve --firmware ID --server S --device D`".to_owned(),
         );
     } else {
-        let port = if update.port == 0 { "that of the protocol".to_owned() } else { update.port.to_string() };
+        let port = update.port.map_or_else(|| "that of the protocol".to_owned(), |port| port.to_string());
         add("host", out::escaped(&update.host));
         add("port", port);
         add("path", out::escaped(&update.path));

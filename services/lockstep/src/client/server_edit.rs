@@ -9,7 +9,7 @@ use super::{
     shape,
 };
 use crate::{
-    cli::{EditArgs, Format, Seen},
+    cli::{EditArgs, Format, PortWord, Seen},
     out,
     problem::{Problem, Result},
 };
@@ -71,9 +71,9 @@ fn named(args: EditArgs) -> (Server, Vec<String>) {
     let (display_name, site) = (text("display_name", args.display_name), text("site", args.site));
     let (host_name, public_address) =
         (text("host_name", args.host), text("public_address", args.public_address));
-    let mut port = |name: &str, value: Option<i32>| {
+    let mut port = |name: &str, value: Option<PortWord>| {
         paths.extend(value.is_some().then(|| name.to_owned()));
-        value.unwrap_or_default()
+        value.and_then(|PortWord(port)| port)
     };
     let server = Server {
         server_id: args.id,
@@ -91,7 +91,7 @@ fn named(args: EditArgs) -> (Server, Vec<String>) {
 }
 
 fn text(server: &Server) -> String {
-    let or = |first: i32, second: i32| if first == 0 { second } else { first };
+    let or = |first: Option<i32>, second: Option<i32>| first.or(second).unwrap_or_default();
     let host = if server.public_address.is_empty() { &server.host_name } else { &server.public_address };
     let mut lines =
         vec![format!("changed {}, at revision {}", out::escaped(&server.server_id), server.revision)];

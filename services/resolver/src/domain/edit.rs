@@ -52,13 +52,9 @@ pub fn is_fit(text: &str, characters_max: usize) -> bool {
     text.chars().count() <= characters_max && !text.chars().any(char::is_control) && text.trim() == text
 }
 
-/// A port, 0 for none; `None` if it is neither.
-pub fn port(number: i32) -> Option<Option<u16>> {
-    match u16::try_from(number) {
-        Ok(0) => Some(None),
-        Ok(port) => Some(Some(port)),
-        Err(_) => None,
-    }
+/// A port; `None` if it is none.
+pub fn port(number: i32) -> Option<u16> {
+    u16::try_from(number).ok().filter(|port| *port > 0)
 }
 
 #[cfg(test)]
@@ -66,9 +62,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_have_a_range_and_zero_is_none() {
-        assert_eq!([0, 1, 65_535].map(port), [Some(None), Some(Some(1)), Some(Some(65_535))]);
-        assert_eq!([-1, 65_536, i32::MAX, i32::MIN].map(port), [None; 4]);
+    fn ports_have_a_range() {
+        assert_eq!([1, 65_535].map(port), [Some(1), Some(65_535)]);
+        assert_eq!([0, -1, 65_536, i32::MAX, i32::MIN].map(port), [None; 5]);
     }
 
     #[test]

@@ -131,10 +131,11 @@ fn host<T>(fields: &mut Fields<T>, field: String, value: &str) -> Option<Option<
     if value.is_empty() { Some(None) } else { fields.parse_text(field, value).map(Some) }
 }
 
-fn port<T>(fields: &mut Fields<T>, field: String, value: i32) -> Option<Option<u16>> {
-    let port = edit::port(value);
+fn port<T>(fields: &mut Fields<T>, field: String, value: Option<i32>) -> Option<Option<u16>> {
+    let Some(number) = value else { return Some(None) };
+    let port = edit::port(number);
     if port.is_none() {
-        fields.violation(field, "must be 1 to 65535, or 0 for none");
+        fields.violation(field, "must be 1 to 65535, or absent for none");
     }
-    port
+    port.map(Some)
 }

@@ -59,11 +59,11 @@ impl Described {
             display_name: said.display_name,
             site: said.site,
             host_name,
-            https_port: https_port.into(),
-            http_port: http_port.into(),
+            https_port: Some(https_port.into()),
+            http_port: Some(http_port.into()),
             public_address: said.public_address,
-            public_https_port: said.public_https_port.map_or(0, i32::from),
-            public_http_port: said.public_http_port.map_or(0, i32::from),
+            public_https_port: said.public_https_port.map(i32::from),
+            public_http_port: said.public_http_port.map(i32::from),
         }
     }
 }

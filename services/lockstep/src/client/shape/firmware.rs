@@ -93,7 +93,7 @@ pub(crate) struct Firmware<'a> {
     target_path: &'a str,
     protocol: String,
     host: &'a str,
-    port: i32,
+    port: Option<i32>,
     path: &'a str,
     user: &'a str,
     password_state: String,

@@ -88,11 +88,11 @@ pub(crate) struct DescribedServer<'a> {
     display_name: &'a str,
     site: &'a str,
     host_name: &'a str,
-    https_port: i32,
-    http_port: i32,
+    https_port: Option<i32>,
+    http_port: Option<i32>,
     public_address: &'a str,
-    public_https_port: i32,
-    public_http_port: i32,
+    public_https_port: Option<i32>,
+    public_http_port: Option<i32>,
 }
 
 impl<'a> DescribedServer<'a> {
