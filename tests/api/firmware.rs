@@ -532,6 +532,36 @@ async fn a_watch_tells_progress_and_ends() {
     );
 }
 
+/// R58: of two catalogs one works on a download; when it goes away, the other takes over, and goes on where that was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_catalog_takes_over_where_the_first_was() {
+    let (mut mesh, vendor) = with_offers(1, &[]).await;
+    let bytes = content("x", 24 << 20);
+    vendor.put("feed.json", &feed(&[entry(&vendor, "os", "slow/4000000", "a.bin", &bytes)]));
+    let sources = vendor.sources_file(&[("acme", "plain/feed.json")]);
+    let second = mesh.catalog_at(0, Some(sources)).await;
+    let (here, there) = (mesh.operator("operator"), mesh.operator_at(&second, "operator"));
+    let begun = start(&here, begin("os", "s1", "fw")).await.expect("begun");
+    let far = async || {
+        let (one, other) = (get(&here, &begun.firmware_id).await, get(&there, &begun.firmware_id).await);
+        // Both tell how far it is, whichever works on it.
+        [one, other].into_iter().all(|told| told.is_ok_and(|told| told.downloaded_bytes > 6 << 20))
+    };
+    eventually("it is under way", far).await;
+    let asked =
+        || -> Vec<String> { vendor.requests().into_iter().filter(|line| line.contains("os.bin")).collect() };
+    assert_eq!(asked().len(), 1, "one of them works on it: {:?}", asked());
+    mesh.catalog.take().expect("it runs").stop().await;
+    let published = reaches(&there, &begun.firmware_id, firmware::State::Published).await;
+    let begins: Vec<u64> = asked()
+        .iter()
+        .filter_map(|line| line.split("range=bytes=").nth(1)?.split('-').next()?.parse().ok())
+        .collect();
+    assert!(begins.last().is_some_and(|begin| *begin > 4 << 20), "it goes on where it was: {:?}", asked());
+    let found = fs::read(mesh.transfer("s1").join("fw/a.bin")).expect("there");
+    assert!(found == bytes && published.files.len() == 1);
+}
+
 /// R7: settings are changed by who saw them, with every mistake told; nobody below operator may.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_are_checked() {

@@ -309,7 +309,8 @@ impl Mesh {
         key
     }
 
-    async fn catalog_at(&self, port: u16, sources: Option<PathBuf>) -> Running {
+    /// One more catalog, beside the first if there is one.
+    pub(crate) async fn catalog_at(&self, port: u16, sources: Option<PathBuf>) -> Running {
         let process = self.process(Identity::Service("catalog"), &["registry"], port).await;
         let config = catalog::Config {
             registry: self.location(),
