@@ -11,6 +11,10 @@ use lockstep_proto::catalog::v1::{
     UpdateSettingsRequest, WatchFirmwareRequest, WriteFirmwareRequest, firmware,
     settings::FirmwareSynchronization, write_firmware_request::Part,
 };
+use lockstep_proto::{
+    gateway::v1::{ListFirmwareRowsRequest, cell},
+    resolver::v1::{ResolveConnectionRequest, resolve_connection_request::Subject},
+};
 use lockstep_tests::harness::{
     Vendor, content,
     vendor::{feed, offer, zip_of},
@@ -530,6 +534,39 @@ async fn a_watch_tells_progress_and_ends() {
         caller.firmware().watch_firmware(missing).await.map(drop),
         Reason::FirmwareNotFound,
     );
+}
+
+/// R42, R44, R48, R51: another file at the path of one of an update is not the update: nobody is told to have it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_file_at_its_path_is_not_the_update() {
+    let (mesh, vendor) = with_offers(1, &[]).await;
+    let bytes = content("x", 5_000);
+    vendor.put("feed.json", &feed(&[entry(&vendor, "os", "plain", "a.bin", &bytes)]));
+    let caller = mesh.operator("operator");
+    let begun = start(&caller, begin("os", "s1", "fw")).await.expect("begun");
+    reaches(&caller, &begun.firmware_id, firmware::State::Published).await;
+    let ask = async || {
+        let request = ResolveConnectionRequest {
+            subject: Some(Subject::FirmwareId(begun.firmware_id.clone())),
+            current_server_id: "s1".into(),
+            device_id: "d1".into(),
+            ..ResolveConnectionRequest::default()
+        };
+        caller.connections().resolve_connection(request).await.map(tonic::Response::into_inner)
+    };
+    eventually("a device is sent to s1", async || ask().await.is_ok()).await;
+    let file = caller.get("fw/a.bin").await.expect("there");
+    caller.delete("s1", "fw/a.bin", file.revision).await.expect("deleted");
+    caller.register("s1", "fw/a.bin", b"something else").await.expect("registered");
+    mesh.in_sync("fw/a.bin").await;
+    eventually("the resolver knows", async || ask().await.is_err()).await;
+    let refusal = refused("not the update", ask().await, Reason::NotAvailableYet);
+    refusal.says(&["fw/a.bin is not the file of the update any more"]);
+    let request = ListFirmwareRowsRequest { firmware_id: begun.firmware_id.clone(), ..Default::default() };
+    let row = caller.matrix().list_firmware_rows(request).await.expect("lists").into_inner().rows.remove(0);
+    assert!(row.complete_server_ids.is_empty(), "{row:?}");
+    let reason = row.cells[0].failure.as_ref().map(|failure| failure.reason.as_str());
+    assert_eq!((row.cells[0].state(), reason), (cell::State::Unknown, Some("FILE_NOT_FOUND")));
 }
 
 /// R58: of two catalogs one works on a download; when it goes away, the other takes over, and goes on where that was.

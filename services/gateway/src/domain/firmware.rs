@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use lockstep_model::{
-    FirmwareId, Reason, Revision, ServerId,
+    FileId, FirmwareId, Reason, Revision, ServerId,
     firmware::{FIRMWARE, FirmwareRecord, FirmwareState},
 };
 use lockstep_replicas::{Copies, Further};
@@ -32,8 +32,8 @@ struct Update {
     model: String,
     version: String,
     total_bytes: u64,
-    /// The paths of its files; none until it is published.
-    paths: Vec<String>,
+    /// The paths of its files, with which files they are; none until it is published.
+    files: Vec<(String, Option<FileId>)>,
 }
 
 /// One update on all servers.
@@ -122,7 +122,7 @@ impl Updates {
             && examined < EXAMINED_MAX
             && let Some((id, (_, update))) = left.next()
         {
-            examined += update.paths.len() * servers.len();
+            examined += update.files.len() * servers.len();
             rows.push(update.row(*id, records, servers, now));
         }
         (rows, left.peek().is_some())
@@ -138,7 +138,7 @@ impl Update {
             model: record.model,
             version: record.version,
             total_bytes,
-            paths: files.map(|file| file.path.to_string()).collect(),
+            files: files.map(|file| (file.path.to_string(), file.file_id)).collect(),
         }
     }
 
@@ -149,12 +149,12 @@ impl Update {
         servers: &BTreeMap<ServerId, Server>,
         now: Moment,
     ) -> FirmwareRow {
-        let shown = servers.iter().filter(|_| !self.paths.is_empty());
+        let shown = servers.iter().filter(|_| !self.files.is_empty());
         FirmwareRow {
             id,
             model: self.model.clone(),
             version: self.version.clone(),
-            file_count: self.paths.len(),
+            file_count: self.files.len(),
             total_bytes: self.total_bytes,
             cells: shown.map(|(id, server)| (id.clone(), self.cell(records, id, server, now))).collect(),
         }
@@ -169,9 +169,9 @@ impl Update {
             time_left: None,
         };
         let (mut rate, mut remaining_bytes) = (0, 0_u64);
-        for path in &self.paths {
-            let Some(file) = records.file(path) else {
-                let text = format!("{path} belongs to the update and is not registered any more");
+        for (path, file_id) in &self.files {
+            let Some(file) = records.same_file(path, *file_id) else {
+                let text = format!("{path} is not the file of the update any more");
                 whole.worsen(CellState::Unknown, Some((Cause::new(Reason::FileNotFound, text), None)));
                 continue;
             };

@@ -7,6 +7,8 @@ use lockstep_replicas::domain::{
     server::Server,
 };
 
+use crate::domain::update::Update;
+
 /// A set of servers, by the number that each has for as long as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slots(Vec<u64>);
@@ -59,6 +61,14 @@ pub fn holds_all<'a>(server: Known<'_>, records: &Records, paths: impl IntoItera
     whole_state(server.1).is_none()
         && paths.peek().is_some()
         && paths.all(|path| holds_file(server, records, path))
+}
+
+/// Whether `server` holds every file of an update, and they are those of the update.
+pub fn holds_update(server: Known<'_>, records: &Records, update: Option<&Update>) -> bool {
+    update.is_some_and(|update| {
+        holds_all(server, records, update.files.iter().map(String::as_str))
+            && update.foreign(records).is_none()
+    })
 }
 
 #[cfg(test)]

@@ -128,8 +128,11 @@ impl<'a, F: Fn(&ServerId) -> Option<Cause>> Look<'a, F> {
         }
         let holders = known.holders.iter().filter_map(|slot| self.view.member(slot));
         let found = if is_explained { self.explained(holders, &files()) } else { self.chosen(holders) };
-        let (server, reach, verdicts) =
-            found.ok_or_else(|| not_yet(Progress::of(self.view, self.records, &files(), self.now)))?;
+        let progress = || match update.foreign(self.records) {
+            Some(path) => Progress::incomplete(&format!("{path} is not the file of the update any more")),
+            None => Progress::of(self.view, self.records, &files(), self.now),
+        };
+        let (server, reach, verdicts) = found.ok_or_else(|| not_yet(progress()))?;
         Ok((data(server, reach), verdicts))
     }
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use lockstep_model::{
-    FirmwareId, Revision,
+    FileId, FirmwareId, Revision,
     firmware::{FirmwareRecord, FirmwareState, Protocol, firmware_key},
 };
+
+use lockstep_replicas::domain::records::Records;
 
 /// What is kept of an update.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub struct Update {
     pub protocol: Protocol,
     /// The paths of its files, below the transfer directory.
     pub files: Vec<String>,
+    /// Which files they are, in the same order; `None` where that is not known.
+    pub file_ids: Vec<Option<FileId>>,
     /// Its directory below the transfer directory; empty for that itself.
     pub target: String,
     /// As a person entered it, for a protocol whose host is entered.
@@ -60,6 +64,13 @@ impl std::fmt::Debug for Login {
 }
 
 impl Update {
+    /// The first path at which another file is registered by now, or none: whoever has that has not got the update.
+    pub fn foreign(&self, records: &Records) -> Option<&str> {
+        let files = self.files.iter().zip(&self.file_ids);
+        let mut foreign = files.filter(|(path, file_id)| records.same_file(path, **file_id).is_none());
+        foreign.next().map(|(path, _)| path.as_str())
+    }
+
     /// Of a record.
     pub fn of(id: &FirmwareId, revision: Revision, record: FirmwareRecord) -> Self {
         Self {
@@ -68,6 +79,7 @@ impl Update {
             state: record.state,
             server: record.server_id.to_string(),
             protocol: record.protocol,
+            file_ids: record.files.iter().map(|file| file.file_id).collect(),
             files: record.files.into_iter().map(|file| file.path.to_string()).collect(),
             target: record.target.map_or_else(String::new, |target| target.to_string()),
             entered: Entered { host: record.host, port: record.port, path: record.path },

@@ -20,7 +20,7 @@ use lockstep_replicas::{
 
 use crate::domain::{
     choose::mark,
-    holders::{Slots, holds_all},
+    holders::{Slots, holds_update},
     load::{Load, Loads},
     reach::Reach,
     update::Update,
@@ -241,8 +241,7 @@ impl View {
             return;
         };
         for known in self.updates.values_mut() {
-            let files = known.update.iter().flat_map(|update| update.files.iter().map(String::as_str));
-            known.holders.set(slot, holds_all((id, server), records, files));
+            known.holders.set(slot, holds_update((id, server), records, known.update.as_deref()));
         }
     }
 
@@ -264,8 +263,7 @@ impl View {
             paths.filter_map(|path| self.by_path.get(path)).flatten().collect();
         for firmware in concerned {
             let Some(known) = self.updates.get_mut(firmware) else { continue };
-            let files = known.update.iter().flat_map(|update| update.files.iter().map(String::as_str));
-            known.holders.set(slot, holds_all((id, server), records, files));
+            known.holders.set(slot, holds_update((id, server), records, known.update.as_deref()));
         }
     }
 
@@ -280,8 +278,7 @@ impl View {
         let mut holders = Slots::default();
         for (id, slot) in &self.slots {
             let Some(server) = self.copies.servers().get(id) else { continue };
-            let files = known.update.iter().flat_map(|update| update.files.iter().map(String::as_str));
-            if holds_all((id, server), records, files) {
+            if holds_update((id, server), records, known.update.as_deref()) {
                 holders.set(*slot, true);
             }
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use lockstep_model::{
-    Position, Reason, Revision, ServerId,
+    FileId, Position, Reason, Revision, ServerId,
     record::{Placement, ServerRecord},
     version,
 };
@@ -30,6 +30,8 @@ pub struct FileEntry {
     pub origin: Arc<ServerId>,
     /// Which servers should hold it.
     pub placement: Placement,
+    /// The object: another one at the same path has another.
+    pub file_id: FileId,
 }
 
 impl FileEntry {
@@ -53,6 +55,8 @@ pub struct Registered {
     pub origin: ServerId,
     /// Which servers should hold it.
     pub placement: Placement,
+    /// The object.
+    pub file_id: FileId,
 }
 
 /// What the registry says of one key.
@@ -136,13 +140,14 @@ impl Records {
         }
         let path = known.map_or_else(|| Arc::from(path), |(path, _)| path);
         match file {
-            Some(Registered { size_bytes, origin, placement }) => {
+            Some(Registered { size_bytes, origin, placement, file_id }) => {
                 let origin = self.interned(origin);
                 self.by_revision.insert((revision, path.clone()));
                 if placement != Placement::All {
                     self.alone.entry(origin.clone()).or_default().insert((revision, path.clone()));
                 }
-                self.files.insert(path.clone(), FileEntry { revision, size_bytes, origin, placement });
+                self.files
+                    .insert(path.clone(), FileEntry { revision, size_bytes, origin, placement, file_id });
                 if let Some((start, end)) = self.tally.add(revision, size_bytes) {
                     let files: Vec<(Revision, u64)> = self.sized(start, end).collect();
                     self.tally.halve(start, &files);
@@ -165,6 +170,11 @@ impl Records {
     /// The file at `path`.
     pub fn file(&self, path: &str) -> Option<&FileEntry> {
         self.files.get(path)
+    }
+
+    /// The file at `path` if it is this one; any is, where the id is not known.
+    pub fn same_file(&self, path: &str, file_id: Option<FileId>) -> Option<&FileEntry> {
+        self.files.get(path).filter(|file| file_id.is_none_or(|known| known == file.file_id))
     }
 
     /// The file at `path`, with the shared form of the path.

@@ -45,7 +45,11 @@ pub fn registered(path: &str) -> Change {
 
 /// A registration in full.
 pub fn file_of(path: &str, size_bytes: u64, origin: &str, placement: Placement) -> Change {
-    Change::File(path.to_owned(), Some(Registered { size_bytes, origin: server_id(origin), placement }))
+    let file_id = "0e37df36-f698-11e6-8dd4-cb9ced3df976".parse().expect("a UUID");
+    Change::File(
+        path.to_owned(),
+        Some(Registered { size_bytes, origin: server_id(origin), placement, file_id }),
+    )
 }
 
 /// A report at a position, with nothing else.

@@ -207,8 +207,11 @@ fn decode(record: &Record) -> Option<Change> {
             return Some(Change::File(path.to_owned(), None));
         }
         let file: FileRecord = serde_json::from_str(&record.body).map_err(broken).ok()?;
-        let FileRecord { size_bytes, origin, placement, .. } = file;
-        return Some(Change::File(path.to_owned(), Some(Registered { size_bytes, origin, placement })));
+        let FileRecord { size_bytes, origin, placement, file_id, .. } = file;
+        return Some(Change::File(
+            path.to_owned(),
+            Some(Registered { size_bytes, origin, placement, file_id }),
+        ));
     }
     let id = record.key.strip_prefix(SERVER)?.parse().ok()?;
     if record.deleted {
