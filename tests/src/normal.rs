@@ -132,7 +132,9 @@ fn masked(name: &str, value: &Value) -> String {
     if ["age", "time"].contains(&last) || ends(&["Age", "seconds", "delay", "Delay", "Time", "left", "Left"])
     {
         "<time>".to_owned()
-    } else if ends(&["revision", "Revision"]) || name == "copied_bytes" || name == "copiedBytes" {
+    } else if ends(&["revision", "Revision"])
+        || ["copied_bytes", "copiedBytes", "remaining_bytes", "remainingBytes"].contains(&name)
+    {
         "<n>".to_owned()
     } else if ends(&["second", "Second"]) {
         "<rate>".to_owned()

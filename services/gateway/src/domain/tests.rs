@@ -21,7 +21,9 @@ use crate::domain::{
 };
 
 fn exception(revision: u64, progress: Progress) -> Exception {
-    let cause = (progress == Progress::Failed).then(|| Cause::new(Reason::DiskFull, "too little room"));
+    // A try that failed earlier is still remembered while another one is under way.
+    let cause = matches!(progress, Progress::Failed | Progress::Copying)
+        .then(|| Cause::new(Reason::DiskFull, "too little room"));
     let (retry_delay, age) = (Some(Duration::from_secs(60)), Duration::from_secs(3));
     Exception { revision: Revision(revision), progress, cause, retry_delay, age }
 }

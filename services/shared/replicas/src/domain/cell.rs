@@ -265,7 +265,8 @@ fn missing(report: &Report, path: &str, exception: &Exception, since: Duration, 
     let state = Rule::Missing(exception, now).state();
     let transfer = report.summary.transfers.get(path).filter(|_| state == CellState::Copying);
     Cell {
-        cause: exception.cause.clone(),
+        // What kept an earlier try from its goal is over, once bytes are on their way again.
+        cause: exception.cause.clone().filter(|_| state == CellState::Failed),
         copied_bytes: transfer.map_or(0, |transfer| transfer.copied_bytes),
         retry_delay: exception.retry_delay.map(|delay| delay.saturating_sub(since)),
         copying: transfer.map(|transfer| report.copying(path, transfer, now)),
