@@ -22,6 +22,26 @@ async fn two_ups_cannot_share_a_directory() {
     assert!(text.contains("another directory with --data"), "{text}");
 }
 
+/// H8, H12: settings that a service refuses end the installation, which says what is wrong, instead of starting it for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_refuses_its_settings_ends_the_installation() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let sources = directory.path().join("sources.toml");
+    std::fs::write(&sources, "[[source]]\nid = \"acme\"\nfood = 1\n").expect("written");
+    let mut command = std::process::Command::new(binary());
+    command.args(["up", "--servers=1", "--gateway-port=0"]).current_dir(directory.path());
+    command.arg(format!("--data={}", directory.path().join("data").display()));
+    command.arg(format!("--sources={}", sources.display()));
+    let output =
+        tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("started");
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for part in ["\"food\" is no key", "feed", "catalog refuses its settings"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
 /// H10, H12: Ctrl-C ends everything within five seconds with code 0, while somebody watches; the same directory starts
 /// again, with the same addresses and files.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,11 @@
 //! What the service is told at its start.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lockstep_chassis::{Settings, Span};
 use lockstep_registry::Location;
+
+use crate::adapters::vendor_https::HttpsVendor;
 
 /// The settings of this service, beside those that every service has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,14 +25,22 @@ impl Config {
     pub fn read(settings: &mut Settings) -> Option<Self> {
         // Every setting is read before any is missed, so that all mistakes are told.
         let registry = settings.required("registry", "the registry, sqlite:/path/to/registry.sqlite");
-        let sources = settings.optional("sources", "the file of sources of firmware updates, TOML");
+        let sources: Option<Option<String>> =
+            settings.optional("sources", "the file of sources of firmware updates, TOML");
         let password_key =
             settings.optional("password-key", "the key of stored passwords: a file of 64 hexadecimal digits");
         let takeover_after =
             settings.or("takeover-after", "after so much silence another instance downloads on", "30s");
+        // A file that is wrong now is wrong at the next start: whoever supervises this process must not try for ever.
+        if let Some(Some(file)) = &sources
+            && let Err(error) = HttpsVendor::open(Path::new(file))
+        {
+            let advice = "its format is in services/catalog/README.md";
+            settings.problem(format!("the file of sources {file}: {error}; {advice}"));
+        }
         Some(Self {
             registry: registry?,
-            sources: sources?,
+            sources: sources?.map(PathBuf::from),
             password_key: password_key?,
             takeover_after: takeover_after?,
         })
@@ -50,14 +60,19 @@ mod tests {
 
     #[test]
     fn settings_are_read_and_every_mistake_is_told() {
-        let (config, problems) = read(&["--registry=sqlite:/r.sqlite", "--sources=/s.toml"]);
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let source = "[[source]]\nid = \"acme\"\nfeed = \"https://acme.test/feed.json\"\n";
+        std::fs::write(file.path(), source).expect("written");
+        let sources = format!("--sources={}", file.path().display());
+        let (config, problems) = read(&["--registry=sqlite:/r.sqlite", &sources]);
         assert_eq!(problems, "");
         let config = config.expect("valid");
-        assert_eq!((config.sources, config.password_key), (Some("/s.toml".into()), None));
+        assert_eq!((config.sources, config.password_key), (Some(file.path().to_owned()), None));
         assert_eq!(config.takeover_after.0.as_secs(), 30);
-        let (config, problems) = read(&["--takeover-after=soon"]);
+        std::fs::write(file.path(), source.replace("feed", "food")).expect("written");
+        let (config, problems) = read(&["--takeover-after=soon", &sources]);
         assert!(config.is_none());
-        for part in ["registry", "takeover-after"] {
+        for part in ["registry", "takeover-after", "the file of sources", "\"food\" is no key"] {
             assert!(problems.contains(part), "{problems}");
         }
     }
