@@ -37,14 +37,22 @@ async fn flipped_bytes_never_become_in_sync() {
         for size in [SMALL, LARGE] {
             fs::write(&hold, "").expect("written");
             let pause = format!("{point}={}", hold.display());
-            installation.restart("s2.filesync", &[("LOCKSTEP_PAUSE", &pause)]).await;
+            let hits = installation.directory().join(format!("hits-{number}-{size}"));
+            let hits_text = hits.display().to_string();
+            let set = [
+                ("LOCKSTEP_PAUSE", pause.as_str()),
+                ("LOCKSTEP_HITS", &hits_text),
+                ("LOCKSTEP_POINTS", point),
+            ];
+            installation.restart("s2.filesync", &set).await;
             let path = format!("staged/{number}/{size}");
             register(&installation, &mut ledger, &path, size).await;
-            let staged = wait::until(format!("{path} is whole in staging"), STEP_MAX, || async {
-                whole(&installation.staging("s2"), size).ok_or("no")
+            // Not before it stands at the point: between the last byte and there, it is still read back.
+            let staged = wait::until(format!("{path} stands at {point}"), STEP_MAX, || async {
+                let staged = whole(&installation.staging("s2"), size).filter(|_| hits.exists());
+                staged.ok_or("no")
             })
             .await;
-            // It stands at the point now, or is about to: the last byte is written before it.
             flip(&staged, size / 2);
             assert_ne!(state(&installation, &path, "s2").await, cell::State::InSync);
             fs::remove_file(&hold).expect("there");
