@@ -340,10 +340,10 @@ async fn silence_has_an_end() {
     assert_unreachable(outcome(&stuck, &file_at(server.uri("a.img"), &bytes)).await, "no connection within");
     let took = begun.elapsed();
     assert!((BRIEF * 3..BRIEF * 20).contains(&took), "each had its time, and no more: {took:?}");
-    // It takes twice the silence that is allowed.
-    let slow = file_at(server.uri("slow/20000/a.img"), &bytes);
+    // It takes longer than the silence that is allowed.
+    let (slow, begun) = (file_at(server.uri("slow/20000/a.img"), &bytes), Instant::now());
     assert_eq!(outcome(&vendor, &slow).await.map(|read| read.len()), Ok(40_000));
-    assert!(begun.elapsed() >= BRIEF * 5);
+    assert!(begun.elapsed() > BRIEF);
     // Whoever reads slowly is not the vendor's fault.
     let mut fetched = vendor
         .fetch("v".to_owned(), file_at(server.uri("a.img"), &bytes), 0, String::new())
