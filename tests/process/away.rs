@@ -1,9 +1,9 @@
 //! A server that was away.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use lockstep_proto::filesync::v1::MoveFileRequest;
-use lockstep_tests::harness::{Installation, Ledger, Monitor, Options, addressed, content, wait};
+use lockstep_tests::harness::{Hold, Installation, Ledger, Monitor, Options, addressed, content, wait};
 use nix::sys::signal::Signal;
 
 /// R22, R32, R33, I1, I3, I6, I10: 100 files are registered and 50 deleted while a server is down; after its start it is in
@@ -52,7 +52,8 @@ async fn a_copy_that_moved_just_before_a_crash_goes_with_its_file() {
     let (client, mut ledger) = (installation.client("publisher"), Ledger::default());
     let file = ledger.register(&client, "s1", "old", content("old", 2_000)).await.expect("registered");
     installation.in_sync(&ledger, Duration::from_secs(30)).await;
-    installation.restart("s2.filesync", &[("LOCKSTEP_STOP", "filesync.move.renamed")]).await;
+    let hold = Hold::new(&installation, "move", "filesync.move.renamed");
+    installation.restart("s2.filesync", &hold.variables()).await;
     let process = installation.process("s2.filesync").await;
     let request = MoveFileRequest {
         path: "old".to_owned(),
@@ -61,11 +62,7 @@ async fn a_copy_that_moved_just_before_a_crash_goes_with_its_file() {
         request_id: "move".to_owned(),
     };
     let moved = client.files().move_file(addressed(request, "s1")).await.expect("moved").into_inner();
-    wait::until("s2 has renamed its copy", Duration::from_secs(60), || async {
-        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-        if stat.contains(") T ") { Ok(()) } else { Err(stat) }
-    })
-    .await;
+    hold.reached().await;
     assert!(installation.transfer("s2").join("new").exists());
     ledger.note_deleted("old");
     ledger.note(&moved.file.expect("the contract says so"));

@@ -11,7 +11,7 @@ use lockstep_proto::{
     filesync::v1::GetFileRequest,
     gateway::v1::{ListRowsRequest, cell},
 };
-use lockstep_tests::harness::{Installation, Ledger, Monitor, Options, content, wait};
+use lockstep_tests::harness::{Hold, Installation, Ledger, Monitor, Options, content, wait};
 
 /// A small file, which travels in a batch.
 const SMALL: usize = 5_000;
@@ -32,30 +32,17 @@ async fn flipped_bytes_never_become_in_sync() {
         Some(blake3::hash(&content(path, size)).to_hex().to_string())
     });
     let mut ledger = Ledger::default();
-    let hold = installation.directory().join("pause");
     for (number, point) in ["filesync.fetch.written", "filesync.fetch.staged"].into_iter().enumerate() {
         for size in [SMALL, LARGE] {
-            fs::write(&hold, "").expect("written");
-            let pause = format!("{point}={}", hold.display());
-            let hits = installation.directory().join(format!("hits-{number}-{size}"));
-            let hits_text = hits.display().to_string();
-            let set = [
-                ("LOCKSTEP_PAUSE", pause.as_str()),
-                ("LOCKSTEP_HITS", &hits_text),
-                ("LOCKSTEP_POINTS", point),
-            ];
-            installation.restart("s2.filesync", &set).await;
+            let hold = Hold::new(&installation, &format!("{number}-{size}"), point);
+            installation.restart("s2.filesync", &hold.variables()).await;
             let path = format!("staged/{number}/{size}");
             register(&installation, &mut ledger, &path, size).await;
             // Not before it stands at the point: between the last byte and there, it is still read back.
-            let staged = wait::until(format!("{path} stands at {point}"), STEP_MAX, || async {
-                let staged = whole(&installation.staging("s2"), size).filter(|_| hits.exists());
-                staged.ok_or("no")
-            })
-            .await;
-            flip(&staged, size / 2);
+            hold.reached().await;
+            flip(&whole(&installation.staging("s2"), size).expect("its last byte is written"), size / 2);
             assert_ne!(state(&installation, &path, "s2").await, cell::State::InSync);
-            fs::remove_file(&hold).expect("there");
+            hold.release();
             installation.in_sync(&ledger, STEP_MAX).await;
         }
     }

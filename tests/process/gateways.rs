@@ -6,7 +6,7 @@ use lockstep_proto::gateway::v1::{
     Cell, GetSyncRunRequest, ListRowsRequest, ListServersRequest, StartSyncRunRequest, SyncRun, cell,
     server_summary, sync_run,
 };
-use lockstep_tests::harness::{Client, Gateway, Installation, Ledger, Options, content, wait};
+use lockstep_tests::harness::{Client, Gateway, Hold, Installation, Ledger, Options, content, wait};
 use nix::sys::signal::Signal;
 
 /// Within this a server that vanished is told, and one that is back.
@@ -126,23 +126,11 @@ async fn a_stalled_copy_moves_to_another_holder() {
     until_cell_is(&viewer, PATH, "s2", cell::State::InSync, WORK_MAX).await;
 
     // s3 begins to copy from the origin, and pauses at the first note of its journal.
-    let hold = installation.directory().join("hold");
-    fs::write(&hold, "").expect("written");
-    let pause = format!("filesync.fetch.journaled={}", hold.display());
-    let hits = installation.directory().join("hits");
-    let hits_text = hits.display().to_string();
-    let variables = [
-        ("LOCKSTEP_PAUSE", pause.as_str()),
-        ("LOCKSTEP_HITS", &hits_text),
-        ("LOCKSTEP_POINTS", "filesync.fetch.journaled"),
-    ];
-    installation.bring_up("s3.filesync", &variables).await;
-    wait::until("s3 has copied a part", WORK_MAX, || async {
-        if hits.exists() { Ok(()) } else { Err("not yet") }
-    })
-    .await;
+    let hold = Hold::new(&installation, "fetch", "filesync.fetch.journaled");
+    installation.bring_up("s3.filesync", &hold.variables()).await;
+    hold.reached().await;
     installation.signal("s1.filesync", Signal::SIGSTOP).await;
-    fs::remove_file(&hold).expect("released");
+    hold.release();
     wait::until("the copy moves to s2", MOVED_MAX, || async {
         let cell = cell_of(&viewer, PATH, "s3").await;
         let standing = cell.state() == cell::State::Copying && cell.bytes_per_second == 0;

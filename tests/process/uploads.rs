@@ -10,7 +10,7 @@ use std::{
 };
 
 use lockstep_proto::filesync::v1::{GetFileRequest, GetUploadRequest};
-use lockstep_tests::harness::{Installation, Ledger, Options, Relay, binary, content, wait};
+use lockstep_tests::harness::{Hold, Installation, Ledger, Options, Relay, binary, content, wait};
 
 /// Long enough to be flushed on the way.
 const SIZE: usize = 150 << 20;
@@ -30,25 +30,15 @@ const NEAR: &str = "127.0.0.2";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_upload_goes_on_where_it_is_safe() {
     let installation = Installation::start(Options { servers: 1, ..Options::default() }).await;
-    let hold = installation.directory().join("hold");
-    fs::write(&hold, "").expect("written");
-    let pause = format!("filesync.upload.journaled={}", hold.display());
-    let hits = installation.directory().join("hits").display().to_string();
-    let variables = [
-        ("LOCKSTEP_PAUSE", pause.as_str()),
-        ("LOCKSTEP_HITS", hits.as_str()),
-        ("LOCKSTEP_POINTS", "filesync.upload.journaled"),
-    ];
-    installation.restart("s1.filesync", &variables).await;
+    let hold = Hold::new(&installation, "upload", "filesync.upload.journaled");
+    installation.restart("s1.filesync", &hold.variables()).await;
     let source = installation.directory().join("source");
     fs::write(&source, content("killed.bin", SIZE)).expect("written");
     let args = ["file", "register", source.to_str().expect("UTF-8"), "killed.bin", "--server", "s1"];
     let mut first =
         installation.command(&args).stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("started");
-    wait::until("the server has noted what is safe", Duration::from_secs(60), || async {
-        fs::read_to_string(&hits).map(drop).map_err(|error| error.to_string())
-    })
-    .await;
+    // The server has noted what is safe.
+    hold.reached().await;
     let staged =
         fs::read_dir(installation.staging("s1")).expect("a directory").flatten().next().expect("an upload");
     let id =
@@ -74,7 +64,7 @@ async fn a_killed_upload_goes_on_where_it_is_safe() {
     let place = staged.path();
     let file = fs::OpenOptions::new().write(true).open(place).expect("there");
     std::os::unix::fs::FileExt::write_all_at(&file, &[0; 16], committed + 5).expect("written");
-    fs::remove_file(&hold).expect("removed");
+    hold.release();
 
     installation.run(&args).await;
     let staged: Vec<_> = fs::read_dir(installation.staging("s1")).expect("a directory").flatten().collect();

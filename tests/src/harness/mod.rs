@@ -4,6 +4,7 @@
 //! Installation::start(Options)      `lockstep up` on a directory of its own: real TLS, real disks, real registry
 //!  ├─ client("local")  Client       typed clients with any certificate of the installation, by the gateway or directly
 //!  ├─ kill take_down bring_up …     one child at a time, by its name: gateway, s1.filesync, …
+//!  ├─ Hold                           one child waits at a fail point
 //!  ├─ in_sync(&Ledger)              waits for the matrix; Ledger::check_disks compares every byte on every disk
 //!  ├─ Monitor                       holds every IN_SYNC row to the disk, and positions to their order, all the time
 //!  ├─ in_own_mounts, Mount           small disks and read-only roots that are real, in a mount namespace
@@ -18,6 +19,7 @@
 mod children;
 mod client;
 mod gateway;
+mod hold;
 mod installation;
 mod ledger;
 mod log;
@@ -29,6 +31,7 @@ pub mod wait;
 
 pub use client::{Client, addressed};
 pub use gateway::Gateway;
+pub use hold::Hold;
 pub use installation::{Installation, Options, binary};
 pub use ledger::{Entry, Ledger, content, digests, registration};
 pub use log::Line;
