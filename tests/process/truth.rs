@@ -90,6 +90,13 @@ struct Frozen {
     to: Option<Instant>,
 }
 
+/// When something was said, at the earliest, and as of when it must have been known.
+#[derive(Clone, Copy)]
+struct Said {
+    at: Instant,
+    known: Instant,
+}
+
 struct World {
     live: BTreeMap<String, Live>,
     servers: BTreeMap<String, Standing>,
@@ -117,12 +124,15 @@ impl World {
         !is_file || fs::read(place).is_ok_and(|found| found != bytes)
     }
 
-    /// The earliest moment at which the gateway can have said what arrived at `heard` on a stream opened at `opened`.
-    fn said(&self, gateway: usize, opened: Instant, heard: Instant) -> Instant {
+    /// The earliest moment at which the gateway can have said what arrived at `heard` on a stream opened at `opened`, and
+    /// the earliest as of which it must have known: a gateway that was just woken answers before it has read what reached
+    /// it meanwhile.
+    fn said(&self, gateway: usize, opened: Instant, heard: Instant) -> Said {
         let Frozen { from, to } = self.gateways[gateway];
         let said = heard - SLACK;
         let since_frozen = from.filter(|_| to.is_none_or(|to| to >= said));
-        opened.max(since_frozen.map_or(said, |from| said.min(from)))
+        let at = since_frozen.map_or(said, |from| said.min(from));
+        Said { at: opened.max(at), known: if since_frozen.is_some() { at } else { opened.max(at) } }
     }
 }
 
@@ -149,7 +159,7 @@ impl Truth {
                     let text = format!(
                         "{path} on {server} by gateway {gateway}, opened {} said {} heard {}: {wrong}; {cell:?}",
                         ms(opened),
-                        ms(said),
+                        ms(said.at),
                         ms(heard),
                     );
                     world.found.push(text);
@@ -158,22 +168,22 @@ impl Truth {
         }
     }
 
-    /// What is wrong about an IN_SYNC that was said at `said` or later.
-    fn lie(&self, world: &mut World, row: &Row, cell: &Cell, said: Instant, fresh: bool) -> Option<String> {
+    /// What is wrong about an IN_SYNC that was said then or later.
+    fn lie(&self, world: &mut World, row: &Row, cell: &Cell, said: Said, fresh: bool) -> Option<String> {
         let ms = |at: Instant| at.saturating_duration_since(self.began).as_millis();
         // Another revision than the newest is about bytes that were right once.
         let live = world.live.get(&row.path).filter(|live| live.revision == row.revision)?;
         let server = &world.servers[&cell.server_id];
         let age = cell.age.filter(|_| fresh).and_then(|age| Duration::try_from(age).ok());
         if let Some(since) = server.vanished
-            && said > since + VANISHED_MAX + SLACK
+            && said.known > since + VANISHED_MAX + SLACK
         {
             return Some(format!("the server vanished at {}", ms(since)));
         }
         let is_wrong = world.wrong(&cell.server_id, &row.path, &live.bytes);
         // When the bytes were right, as the cell states: not before there were any.
         let Copied { begun, wrong_since: since } = live.copies[&cell.server_id];
-        let check = age.and_then(|age| said.checked_sub(age)).map_or(begun, |at| at.max(begun));
+        let check = age.and_then(|age| said.at.checked_sub(age)).map_or(begun, |at| at.max(begun));
         let (is_away, calm) = (server.vanished.is_some(), server.calm);
         if fresh {
             world.observed += 1;
@@ -187,7 +197,7 @@ impl Truth {
             return Some(format!("FALSE: checked at {}, but wrong since {}", ms(check), ms(since)));
         }
         let due = since.max(calm) + WALK_MAX + SLACK;
-        (!is_away && said > due).then(|| format!("damaged since {}, calm since {}", ms(since), ms(calm)))
+        (!is_away && said.known > due).then(|| format!("damaged since {}, calm since {}", ms(since), ms(calm)))
     }
 
     /// Watches for ever: streams that are opened again and again, or one for as long as it lasts.
