@@ -37,6 +37,14 @@ pub mod resolver {
     }
 }
 
+/// The clock of one server.
+pub mod timeguard {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("lockstep.timeguard.v1");
+    }
+}
+
 /// The matrix.
 pub mod gateway {
     /// Version 1.

@@ -222,7 +222,8 @@ impl Mesh {
             health: Health::new(conditions),
             address: incoming.address(),
             incoming,
-            channels: Channels::new(TlsDial::new(tls)),
+            channels: Channels::new(TlsDial::new(tls.clone())),
+            tls,
             trust_domain: DOMAIN.to_owned(),
             drain,
         }

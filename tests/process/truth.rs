@@ -197,7 +197,8 @@ impl Truth {
             return Some(format!("FALSE: checked at {}, but wrong since {}", ms(check), ms(since)));
         }
         let due = since.max(calm) + WALK_MAX + SLACK;
-        (!is_away && said.known > due).then(|| format!("damaged since {}, calm since {}", ms(since), ms(calm)))
+        (!is_away && said.known > due)
+            .then(|| format!("damaged since {}, calm since {}", ms(since), ms(calm)))
     }
 
     /// Watches for ever: streams that are opened again and again, or one for as long as it lasts.

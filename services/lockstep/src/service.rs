@@ -6,14 +6,11 @@ use std::{
     thread,
 };
 
-use lockstep_chassis::launch::launch;
+use lockstep_chassis::{launch::launch, supervisor::SUPERVISED};
 use lockstep_model::identity::SERVICES;
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::{out, problem::Exit};
-
-/// Set by `lockstep up` for its children, and by whoever starts `lockstep up` and wants it to end with itself.
-pub(crate) const SUPERVISED: &str = "LOCKSTEP_SUPERVISED";
 
 /// Runs a service until it is told to stop; `None` if `name` is no service.
 pub(crate) fn run(name: &str, args: Vec<String>) -> Option<ExitCode> {

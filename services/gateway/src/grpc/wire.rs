@@ -168,6 +168,9 @@ impl Summary {
                 true => server_summary::Membership::OrphanCandidate.into(),
                 false => server_summary::Membership::Current.into(),
             },
+            clock_offset: None,
+            clock_uncertainty: None,
+            fence: None,
         }
     }
 }

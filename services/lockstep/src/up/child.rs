@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use lockstep_chassis::{config::EXIT_USAGE, drain::Drain};
+use lockstep_chassis::{config::EXIT_USAGE, drain::Drain, supervisor::SUPERVISED};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     process::{Child, Command},
@@ -20,10 +20,7 @@ use super::{
     layout::replace,
     lines::Lines,
 };
-use crate::{
-    problem::{Exit, Problem, Result},
-    service::SUPERVISED,
-};
+use crate::problem::{Exit, Problem, Result};
 
 /// The wait before a child is started again; doubled each time.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);

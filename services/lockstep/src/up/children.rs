@@ -49,7 +49,8 @@ pub(crate) fn specs(layout: &Layout, installation: &Installation, args: &UpArgs)
 pub(crate) fn is_withheld(variable: &str) -> bool {
     let of_service = |service: &str| variable.starts_with(&format!("{}_", service.to_uppercase()));
     variable.starts_with(OWN_PREFIX)
-        || ["LOCKSTEP_CRASH", "LOCKSTEP_PAUSE", "LOCKSTEP_HITS", "LOCKSTEP_POINTS"].contains(&variable)
+        || ["LOCKSTEP_CRASH", "LOCKSTEP_PAUSE", "LOCKSTEP_CLOCK", "LOCKSTEP_HITS", "LOCKSTEP_POINTS"]
+            .contains(&variable)
         || lockstep_model::identity::SERVICES.iter().any(|service| of_service(service))
 }
 

@@ -3,6 +3,7 @@
 //! - `LOCKSTEP_CRASH=point` or `point=N`: SIGKILL at the Nth time the point is reached (default 1).
 //! - `LOCKSTEP_STOP=point` or `point=N`: SIGSTOP then, for as long as nobody sends SIGCONT.
 //! - `LOCKSTEP_PAUSE=point=/path`: waits at the point while the file `/path` exists.
+//! - `LOCKSTEP_CLOCK=/path`: the wall clock of the process is ahead by as many nanoseconds as the file says, at any time.
 //! - `LOCKSTEP_HITS=/path`: appends the name of each point that is reached, one a line. Since a point must be known to
 //!   be told, `LOCKSTEP_POINTS=a,b,c` names the points that count.
 //!
@@ -13,7 +14,7 @@
 pub fn arm() {}
 
 #[cfg(feature = "failpoints")]
-pub use armed::arm;
+pub use armed::{arm, clock_set};
 
 #[cfg(feature = "failpoints")]
 mod armed {
@@ -22,9 +23,18 @@ mod armed {
         env, fs,
         io::Write as _,
         path::PathBuf,
-        sync::atomic::{AtomicU64, Ordering},
+        sync::{
+            LazyLock,
+            atomic::{AtomicU64, Ordering},
+        },
         time::Duration,
     };
+
+    use lockstep_model::clock::shift;
+    use tokio::sync::watch;
+
+    /// Counts how often the wall clock was set by a test.
+    static CLOCK_SET: LazyLock<watch::Sender<u64>> = LazyLock::new(watch::Sender::default);
 
     /// How often a paused point looks whether it may go on.
     const PAUSE_POLL: Duration = Duration::from_millis(5);
@@ -42,6 +52,34 @@ mod armed {
     /// Arms the fail points that the environment names. Called once, before anything else runs.
     pub fn arm() {
         arm_by(|name| env::var(name).ok().filter(|value| !value.is_empty()));
+        if let Some(path) = env::var_os("LOCKSTEP_CLOCK") {
+            follow_clock(path.into());
+        }
+    }
+
+    /// Tells when the wall clock was set, as the kernel tells it of the real one.
+    pub fn clock_set() -> watch::Receiver<u64> {
+        CLOCK_SET.subscribe()
+    }
+
+    /// Before anything else runs, and from then on.
+    fn follow_clock(path: PathBuf) {
+        let read = move || fs::read_to_string(&path).ok()?.trim().parse::<i64>().ok();
+        let mut known = read().unwrap_or(0);
+        shift::set(known);
+        let follow = move || {
+            loop {
+                std::thread::sleep(PAUSE_POLL);
+                let Some(now) = read().filter(|now| *now != known) else { continue };
+                known = now;
+                shift::set(now);
+                CLOCK_SET.send_modify(|count| *count += 1);
+            }
+        };
+        // Nobody joins it: it ends with the process.
+        if let Err(error) = std::thread::Builder::new().name("clock".to_owned()).spawn(follow) {
+            tracing::error!(%error, "the clock cannot be set by the test");
+        }
     }
 
     fn arm_by(variable: impl Fn(&str) -> Option<String>) {

@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use http::Uri;
 use lockstep_model::Identity;
-use rustls::pki_types::ServerName;
+use rustls::{CertificateError, pki_types::ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -23,6 +23,38 @@ impl TlsDial {
     }
 }
 
+/// A certificate that is not valid now says as much about a clock as about the certificate.
+fn of_clocks(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        )) => io::Error::new(error.kind(), OutOfDate { cause: error.to_string() }),
+        _ => error,
+    }
+}
+
+/// Whether a connection failed because the certificate of the other end is not valid now.
+pub(crate) fn is_out_of_date(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut chain = std::iter::successors(Some(error), |error| error.source());
+    chain.any(|error| {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.is_some_and(|inner| inner.is::<OutOfDate>())
+    })
+}
+
+/// The certificate of the other end is not valid by the wall clock of this process.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "its certificate is not valid now by the clock of this server, so the clock is wrong, or nobody renewed the certificate: {cause}"
+)]
+pub(crate) struct OutOfDate {
+    cause: String,
+}
+
 impl Dial for TlsDial {
     type Io = TlsStream<TcpStream>;
 
@@ -38,6 +70,6 @@ impl Dial for TlsDial {
         let config = self.tls.client_config(expected).map_err(io::Error::other)?;
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(of_clocks)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ""          NOT_SERVING ──every condition met──▶ SERVING ──a condition lost, or draining──▶ NOT_SERVING
-//! "liveness"  NOT_SERVING ──first beat──▶ SERVING ──no beat for 10 s──▶ NOT_SERVING
+//! "liveness"  NOT_SERVING ──first beat──▶ SERVING ──no beat for 10 s, or it has to be started again──▶ NOT_SERVING
 //! ```
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
@@ -34,6 +34,8 @@ struct State {
     conditions: BTreeMap<&'static str, bool>,
     draining: bool,
     beat: Option<Instant>,
+    /// Why the process has to be started again, if it has to.
+    restart: Option<&'static str>,
 }
 
 impl State {
@@ -42,7 +44,7 @@ impl State {
     }
 
     fn alive(&self) -> bool {
-        self.beat.is_some_and(|beat| beat.elapsed() < BEAT_MAX)
+        self.restart.is_none() && self.beat.is_some_and(|beat| beat.elapsed() < BEAT_MAX)
     }
 }
 
@@ -50,7 +52,14 @@ impl Health {
     /// A process that is ready once each of `conditions` is met.
     pub fn new(conditions: &[&'static str]) -> Self {
         let conditions = conditions.iter().map(|condition| (*condition, false)).collect();
-        Self { state: Arc::new(watch::Sender::new(State { conditions, draining: false, beat: None })) }
+        Self {
+            state: Arc::new(watch::Sender::new(State {
+                conditions,
+                draining: false,
+                beat: None,
+                restart: None,
+            })),
+        }
     }
 
     /// Says whether a condition is met. A condition that was not announced counts from now on.
@@ -81,6 +90,24 @@ impl Health {
     /// From now on not ready, whatever the conditions say.
     pub fn draining(&self) {
         self.state.send_if_modified(|state| !std::mem::replace(&mut state.draining, true));
+    }
+
+    /// The process has to be started again: it serves as before, and its liveness fails from now on.
+    pub fn require_restart(&self, why: &'static str) {
+        self.state.send_if_modified(|state| state.restart.replace(why).is_none());
+    }
+
+    /// Waits until the process has to be started again; says why.
+    pub async fn restart_required(&self) -> &'static str {
+        let mut changes = self.state.subscribe();
+        // The sender lives in `self`, so the channel cannot close.
+        let found = changes.wait_for(|state| state.restart.is_some()).await;
+        found.ok().and_then(|state| state.restart).unwrap_or_default()
+    }
+
+    /// Whether the runtime turns, and the process may go on.
+    pub fn is_alive(&self) -> bool {
+        self.state.borrow().alive()
     }
 
     /// Shows every second that the runtime turns, until the process drains.
@@ -194,6 +221,10 @@ mod tests {
         health.set("store", false);
         assert_eq!(rpc.status_of(""), Some(ServingStatus::NotServing));
         health.set("store", true);
+        health.require_restart("the clock was set");
+        assert_eq!(health.restart_required().await, "the clock was set");
+        assert_eq!(rpc.status_of(LIVENESS), Some(ServingStatus::NotServing));
+        assert_eq!(rpc.status_of(""), Some(ServingStatus::Serving));
         drain.begin();
         drain.finished().await;
         assert_eq!(rpc.status_of(""), Some(ServingStatus::NotServing));

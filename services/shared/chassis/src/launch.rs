@@ -23,7 +23,7 @@ use crate::{
     drain::{Drain, panic_text},
     health::Health,
     listener::TlsIncoming,
-    probe,
+    probe, supervisor,
     telemetry::{self, Collector, LogFilter, LogFormat},
     tls::TlsIdentity,
 };
@@ -53,6 +53,8 @@ pub struct Process {
     pub incoming: TlsIncoming,
     /// Channels to other services.
     pub channels: Channels,
+    /// The certificate of the process.
+    pub tls: TlsIdentity,
     /// The trust domain.
     pub trust_domain: String,
     /// Where the process listens.
@@ -250,6 +252,7 @@ async fn prepare(service: &'static str, common: &Common, drain: &Drain) -> Resul
     }
     tls.watch(drain);
     let health = Health::new(conditions(service));
+    supervisor::keep_informed(&health, drain);
     let cannot_listen = |listen: &Listen, error: io::Error| {
         let advice = "choose another address or port, or stop what listens there";
         StartError::new(format!("cannot listen on {}", listen.0), error, advice)
@@ -268,7 +271,8 @@ async fn prepare(service: &'static str, common: &Common, drain: &Drain) -> Resul
         health,
         address: incoming.address(),
         incoming,
-        channels: Channels::new(TlsDial::new(tls)),
+        channels: Channels::new(TlsDial::new(tls.clone())),
+        tls,
         trust_domain: trust_domain.clone(),
     })
 }

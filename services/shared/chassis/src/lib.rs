@@ -45,6 +45,7 @@ pub mod seal;
 pub mod serve;
 pub mod start;
 pub mod status;
+pub mod supervisor;
 pub mod telemetry;
 mod text;
 pub mod tls;

@@ -188,6 +188,11 @@ fn fallback(status: &Status) -> Reason {
     }
 }
 
+/// The key of what was wrong with the certificate of a peer that could not be reached.
+pub const CERTIFICATE_KEY: &str = "certificate";
+/// The certificate of the peer is not valid now, by the wall clock of this process.
+pub const OUT_OF_DATE: &str = "out_of_date";
+
 /// The status of a call that failed before it reached a peer, or on the way.
 pub(crate) fn unreachable(peer: &str, error: &(dyn Error + 'static)) -> Status {
     let mut source = Some(error);
@@ -200,6 +205,9 @@ pub(crate) fn unreachable(peer: &str, error: &(dyn Error + 'static)) -> Status {
     let message = format!("{peer} cannot be reached: {}", describe(error));
     let mut failure = Failure::new(Reason::PeerUnreachable, message);
     failure.metadata.insert("peer".to_owned(), peer.to_owned());
+    if crate::dial::is_out_of_date(error) {
+        failure.metadata.insert(CERTIFICATE_KEY.to_owned(), OUT_OF_DATE.to_owned());
+    }
     of(&failure)
 }
 

@@ -7,14 +7,18 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use lockstep_model::{Digest, Identity};
+use lockstep_model::{
+    Digest, Identity,
+    clock::{Clock as _, SystemClock},
+};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _},
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
@@ -155,6 +159,12 @@ impl TlsIdentity {
         Ok(true)
     }
 
+    /// Whether the certificate in use is valid now, by the wall clock of this process.
+    pub fn is_current(&self) -> bool {
+        let ((from, to), now) = (self.validity(), SystemClock.now().as_second());
+        (from..=to).contains(&now)
+    }
+
     /// First and last second of the certificate in use, as Unix time.
     pub(crate) fn validity(&self) -> (i64, i64) {
         self.shared.loaded.load().validity
@@ -176,7 +186,7 @@ impl TlsIdentity {
             expected,
         };
         let key: SingleCertAndKey = CertifiedKey::clone(&loaded.key).into();
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_details(provider, Arc::new(WallTime))
             .with_safe_default_protocol_versions()?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
@@ -191,6 +201,18 @@ impl TlsIdentity {
 impl std::fmt::Debug for TlsIdentity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TlsIdentity").field("identity", &self.identity()).finish_non_exhaustive()
+    }
+}
+
+/// The wall clock of this process, for the validity of certificates.
+#[derive(Debug)]
+struct WallTime;
+
+impl rustls::time_provider::TimeProvider for WallTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        // Before 1970 no certificate is valid.
+        let seconds = u64::try_from(SystemClock.now().as_second()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
     }
 }
 
@@ -250,7 +272,7 @@ fn load(files: &Files, contents: &Contents, trust_domain: &str) -> Result<Loaded
     let verifier =
         PeerVerifier::new(roots.clone(), &provider, trust_domain).map_err(|cause| invalid(ca, cause))?;
     let resolver: SingleCertAndKey = CertifiedKey::clone(&certified).into();
-    let mut server = ServerConfig::builder_with_provider(provider)
+    let mut server = ServerConfig::builder_with_details(provider, Arc::new(WallTime))
         .with_safe_default_protocol_versions()
         .map_err(|error| invalid(cert, error.to_string()))?
         .with_client_cert_verifier(Arc::new(verifier))

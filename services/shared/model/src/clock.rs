@@ -7,6 +7,21 @@ use std::time::Duration;
 pub trait Clock: Clone + Send + Sync + 'static {
     /// Now, in UTC, for display only (R66).
     fn now(&self) -> jiff::Timestamp;
+
+    /// Both clocks of the machine, read as closely together as can be: for the time guard, which judges the wall clock.
+    fn reading(&self) -> Reading;
+}
+
+/// Monotonic time since the machine started, with the time that it slept.
+pub type Uptime = Duration;
+
+/// Both clocks of a machine at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Reading {
+    /// The wall clock, in nanoseconds since 1970.
+    pub wall_ns: i128,
+    /// The monotonic clock of the same machine.
+    pub since: Uptime,
 }
 
 /// Where random bytes come from. A simulation draws them from its seed.
@@ -36,7 +51,37 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
     fn now(&self) -> jiff::Timestamp {
-        jiff::Timestamp::now()
+        let now = jiff::Timestamp::now();
+        #[cfg(feature = "shift")]
+        let now = now.saturating_add(shift::current()).unwrap_or(now);
+        now
+    }
+
+    fn reading(&self) -> Reading {
+        let uptime = || {
+            let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+            let seconds = Duration::from_secs(u64::try_from(now.tv_sec).unwrap_or(0));
+            seconds + Duration::from_nanos(u64::try_from(now.tv_nsec).unwrap_or(0))
+        };
+        let (before, wall, after) = (uptime(), self.now(), uptime());
+        Reading { wall_ns: wall.as_nanosecond(), since: before + (after - before) / 2 }
+    }
+}
+
+/// A wall clock that is wrong on purpose: for tests of real processes, and compiled in for them alone.
+#[cfg(feature = "shift")]
+pub mod shift {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    static SHIFT_NS: AtomicI64 = AtomicI64::new(0);
+
+    /// From now on the wall clock of this process is ahead by so many nanoseconds; 292 years at most, either way.
+    pub fn set(shift_ns: i64) {
+        SHIFT_NS.store(shift_ns, Ordering::SeqCst);
+    }
+
+    pub(super) fn current() -> jiff::SignedDuration {
+        jiff::SignedDuration::from_nanos(SHIFT_NS.load(Ordering::SeqCst))
     }
 }
 

@@ -172,6 +172,10 @@ reasons! {
     ArchiveInvalid "ARCHIVE_INVALID" Invalid "make the archive anew: regular files with plain relative names, not encrypted";
     /// No server holds all of it yet.
     NotAvailableYet "NOT_AVAILABLE_YET" State "wait until a server holds all of it, and ask again";
+    /// The clock of the server is wrong, or contradicted, so it originates nothing (R62).
+    ClockFenced "CLOCK_FENCED" State "set the clock of the server right, see `lockstep clock`: the fence is lifted by itself some seconds later; an admin who knows better lifts it for an hour with `lockstep clock override`";
+    /// The clock of the server was set, and its services were not restarted since (R64).
+    RestartRequired "RESTART_REQUIRED" State "restart filesync and timeguard of that server; Kubernetes, systemd and `lockstep up` do it by themselves";
 }
 
 impl Reason {

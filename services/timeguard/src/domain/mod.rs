@@ -8,6 +8,8 @@
 //! Wall clocks are numbers of nanoseconds since 1970. All lengths are measured with the own monotonic clock (R65); an offset is
 //! how much the other clock is ahead of this one.
 
+pub use lockstep_model::clock::Reading;
+
 pub mod choose;
 pub mod estimate;
 pub mod fence;
@@ -17,20 +19,11 @@ pub mod verdict;
 pub mod witness;
 
 /// Monotonic time since the machine started, with the time that it slept.
-pub type Moment = std::time::Duration;
+pub type Moment = lockstep_model::clock::Uptime;
 
 /// How far a clock runs away from the true time while it is slewed, in millionths: what the kernel allows at most. Smearing
 /// a leap second over a day is a fortieth of it.
 pub const DRIFT_PPM: i128 = 500;
-
-/// Both clocks at one instant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
-    /// The wall clock, in nanoseconds since 1970.
-    pub wall_ns: i128,
-    /// The monotonic clock of the same machine.
-    pub since: Moment,
-}
 
 /// A length in nanoseconds.
 pub fn nanos(length: std::time::Duration) -> i128 {
