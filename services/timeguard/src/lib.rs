@@ -1,66 +1,29 @@
 //! The timeguard: keeps a server whose clock is wrong from doing harm.
 //!
-//! Owns what is known of the clock of its server. Refuses to own any clock: it never sets one. Nothing is measured yet,
-//! so nothing is claimed: the matrix says UNMEASURED, and the fence is off.
+//! Owns the judgement of the clock of its server: what it was compared with, how far it is away, whether it was set, and
+//! whether the server may originate changes. Refuses to own any clock: it never sets one.
 //!
 //! ```text
-//! own filesync ──▶ health, reflection        run: the real adapters
+//! peers, registry, NTP, kernel ─▶ engine::ask  ─┐
+//! timerfd, each second ─────────▶ engine::look ─┴▶ domain::guard ─▶ grpc: own filesync, gateway, resolver, people
+//!                                                       └─▶ adapters::notebook, across restarts
 //! ```
 //!
-//! It is a process with identity, health and reflection; its calls come with the measurement itself. How a clock is judged,
-//! and what follows from it, is in [`domain`] already, and nobody asks it yet.
-//!
 //! Invariants
-//! 1. Nobody without a certificate of the installation is answered, and no other server, while it has no registry to
-//!    ask who belongs to the installation.
+//! 1. Nothing is compared but the own clock with others, and that only to judge it: no order of changes follows (R63).
+//! 2. Only what is proven, or contradicted without anybody to decide, fences; what is not known does not (R62).
+//! 3. After a step the server is fenced until its services began after it, across restarts of the guard (R64).
+//! 4. All lengths are measured with the clock that only runs on (R65).
+//! 5. It answers while the registry is away: to its own server, and to whoever was known before.
 
+pub mod adapters;
 pub mod config;
 pub mod domain;
-
-use lockstep_chassis::{App, Connection, Drain, Health, Process, StartError};
-use lockstep_model::{
-    Role, ServerId,
-    identity::{Members, MembersUnavailable},
-};
-use tokio_stream::Stream;
+pub mod engine;
+pub mod grpc;
+mod metrics;
+pub mod ports;
+mod run;
 
 pub use config::Config;
-
-/// Runs the service until it is told to stop.
-///
-/// # Errors
-/// [`StartError`] if the contract lacks the description of what is served.
-pub async fn run(config: Config, process: Process) -> Result<(), StartError> {
-    let Process { drain, health, incoming, .. } = process;
-    serve(config, health, incoming, drain).await
-}
-
-/// Serves over any connections, until the drain.
-///
-/// # Errors
-/// [`StartError`] if the contract lacks the description of what is served.
-pub async fn serve(
-    config: Config,
-    health: Health,
-    incoming: impl Stream<Item = impl Connection>,
-    drain: Drain,
-) -> Result<(), StartError> {
-    // It depends on nothing but its runtime, so nothing is waited for.
-    health.unmet().into_iter().for_each(|condition| health.set(condition, true));
-    let app = App::new("timeguard", OwnServer(config.server_id.clone()), health).own_server(config.server_id);
-    app.serve(incoming, &drain).await
-}
-
-/// Who belongs to the installation, as far as a process without a registry knows: its own server.
-#[derive(Clone, Debug)]
-struct OwnServer(ServerId);
-
-impl Members for OwnServer {
-    async fn role(&self, _operator: &str) -> Result<Option<Role>, MembersUnavailable> {
-        Ok(None)
-    }
-
-    async fn knows(&self, server: &ServerId) -> Result<bool, MembersUnavailable> {
-        Ok(*server == self.0)
-    }
-}
+pub use run::{Parts, run, serve};

@@ -95,8 +95,9 @@ impl Make<'_> {
 
     fn timeguard(&self, server: &Server) -> Spec {
         let name = format!("{}.timeguard", server.id);
-        let mut settings = self.common(&name, server.timeguard_port);
+        let mut settings = self.with_registry(&name, server.timeguard_port);
         settings.push(("server-id", server.id.to_string()));
+        settings.push(("state", text(&self.layout.clock(&server.id))));
         spec("timeguard", name, settings)
     }
 

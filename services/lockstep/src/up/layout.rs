@@ -17,7 +17,7 @@ use crate::problem::{Problem, Result};
 /// DIR/lock  installation.toml  registry/registry.sqlite
 ///     pki/ca.pem  pki/<name>/{cert,key}.pem      names: gateway, s1.filesync, operator.local, …
 ///     pki/passwords.key                          seals the passwords of firmware updates in the registry
-///     servers/<id>/{root,state}                  root: what the server holds; state: what it knows
+///     servers/<id>/{root,state,clock}            root: what the server holds; state: what it knows; clock: of its clock
 ///     run/<child>.pid  run/ready
 ///     run/<child>.hold                           while it is there, the child is not started again
 ///     run/<child>.env                            NAME=VALUE,… for the next life of the child, which takes it away
@@ -81,6 +81,11 @@ impl Layout {
     /// What a server keeps outside its root.
     pub(crate) fn state(&self, server: &ServerId) -> PathBuf {
         self.data.join("servers").join(server.as_str()).join("state")
+    }
+
+    /// What the timeguard of a server keeps.
+    pub(crate) fn clock(&self, server: &ServerId) -> PathBuf {
+        self.data.join("servers").join(server.as_str()).join("clock")
     }
 
     /// The process id of a child.

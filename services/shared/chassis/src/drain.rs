@@ -62,6 +62,18 @@ impl Drain {
         });
     }
 
+    /// Runs `work` as a task that ends with it, or in its middle when the drain begins.
+    pub fn spawn_until(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let begun = self.clone();
+        self.spawn(name, async move {
+            tokio::select! {
+                biased;
+                () = begun.started() => {}
+                () = work => {}
+            }
+        });
+    }
+
     /// Runs the work for one client as a task that [`finished`](Self::finished) waits for. A panic is logged, and
     /// concerns nobody but that client: nobody outside may end the process.
     pub(crate) fn spawn_for_client<F>(&self, name: &'static str, work: F)

@@ -99,6 +99,11 @@ pub trait Registry: Clone + Send + Sync + 'static {
     /// latest after about a second, so that a caller notices a database that went away.
     fn wait_past(&self, revision: Revision) -> impl Future<Output = Result<Position, RegistryError>> + Send;
 
+    /// What the clock of the database shows now, in nanoseconds since 1970; `None` where there is none but the caller's own.
+    fn time(&self) -> impl Future<Output = Result<Option<i128>, RegistryError>> + Send {
+        std::future::ready(Ok(None))
+    }
+
     /// Writes a note: last writer wins within one key, no revision.
     fn put_note(&self, key: String, body: String) -> impl Future<Output = Result<(), RegistryError>> + Send;
 

@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use lockstep_model::{Chain, Epoch, Position, Revision, ServerId, record};
+use lockstep_model::{
+    Chain, Epoch, Position, Revision, ServerId,
+    clock::{Clock as _, SystemClock},
+    record,
+};
 use tokio::sync::Notify;
 
 use crate::{
@@ -37,6 +41,8 @@ struct Shared {
 #[derive(Clone, Debug)]
 struct State {
     available: bool,
+    /// How far the clock of the database is ahead of the one of this machine, if it has one.
+    clock_ahead_ns: Option<i128>,
     head: Position,
     floor: Revision,
     chains: BTreeMap<Revision, Chain>,
@@ -61,6 +67,7 @@ impl MemoryRegistry {
         let head = Position::start(epoch);
         Self::with(State {
             available: true,
+            clock_ahead_ns: None,
             head,
             floor: Revision::ZERO,
             chains: BTreeMap::from([(head.revision, head.chain)]),
@@ -82,6 +89,11 @@ impl MemoryRegistry {
     pub fn set_available(&self, available: bool) {
         self.state().available = available;
         self.shared.moved.notify_waiters();
+    }
+
+    /// From now on the database has a clock of its own, so many nanoseconds ahead of the one of this machine.
+    pub fn set_clock(&self, ahead_ns: i128) {
+        self.state().clock_ahead_ns = Some(ahead_ns);
     }
 
     /// A registry of its own with the same past, as after the restore of a backup: what both commit from now on are two
@@ -106,6 +118,11 @@ impl MemoryRegistry {
 }
 
 impl Registry for MemoryRegistry {
+    async fn time(&self) -> Result<Option<i128>, RegistryError> {
+        let ahead_ns = self.available()?.clock_ahead_ns;
+        Ok(ahead_ns.map(|ahead_ns| SystemClock.reading().wall_ns + ahead_ns))
+    }
+
     async fn head(&self) -> Result<Position, RegistryError> {
         Ok(self.available()?.head)
     }

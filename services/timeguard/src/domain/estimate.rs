@@ -30,6 +30,9 @@ pub struct Exchange {
     pub arrived: Reading,
     /// Which run of the other process answered: its monotonic readings belong together within one.
     pub incarnation: u128,
+    /// How far the other clock may be from what it stands for: the distance of a time server from its own source, the error
+    /// that a kernel admits. Zero for a clock that stands for itself.
+    pub error: Duration,
 }
 
 /// Why an exchange says nothing.
@@ -76,7 +79,11 @@ impl Sample {
         }
         // The answer took no time, or all of it, or anything in between.
         let half = delay.max(0) / 2;
-        Ok(Self { at: arrived.since, remote_ns: replied.wall_ns + half, half_ns: half + run_apart })
+        Ok(Self {
+            at: arrived.since,
+            remote_ns: replied.wall_ns + half,
+            half_ns: half + run_apart + nanos(exchange.error),
+        })
     }
 
     /// What the other clock shows at a moment from then on.

@@ -41,6 +41,19 @@ impl fmt::Display for Why {
     }
 }
 
+/// Somebody knows better, for a while.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Override {
+    /// Until when.
+    pub until: Moment,
+    /// Who said so.
+    pub principal: String,
+    /// Why, in the words of the caller.
+    pub justification: String,
+    /// The caller's name for the request: repeating it changes nothing.
+    pub request_id: String,
+}
+
 /// Whether the server may originate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -48,12 +61,12 @@ pub enum State {
     Starting,
     /// Yes.
     Open,
-    /// Yes, because somebody said so, until then.
+    /// Yes, because somebody said so.
     Overruled {
-        /// When that ends.
-        until: Moment,
-        /// Who said so, for whoever asks.
-        by: String,
+        /// Who, why, and until when.
+        by: Override,
+        /// Why it would be fenced without that, if it would be.
+        why: Option<Why>,
     },
     /// No.
     Fenced {
@@ -92,7 +105,7 @@ pub struct Fence {
     clock: Option<Why>,
     calm_since: Option<Moment>,
     restart_required: bool,
-    overruled: Option<(Moment, String)>,
+    overruled: Option<Override>,
     up_since: Option<Moment>,
 }
 
@@ -137,16 +150,27 @@ impl Fence {
         self.pass(now)
     }
 
-    /// Somebody knows better, for an hour from now. It may be said before there is a fence, and again.
-    pub fn overrule(&mut self, now: Moment, by: String) -> Option<Change> {
-        self.overruled = Some((now + OVERRULED_FOR, by));
+    /// Somebody knows better. It may be said before there is a fence, and again.
+    pub fn overrule(&mut self, now: Moment, by: Override) -> Option<Change> {
+        self.overruled = Some(by);
         self.starts_until = None;
         self.pass(now)
     }
 
+    /// Nobody knows better any more.
+    pub fn stand(&mut self, now: Moment) -> Option<Change> {
+        self.overruled = None;
+        self.pass(now)
+    }
+
+    /// Who knows better, if somebody does.
+    pub fn overruled(&self) -> Option<&Override> {
+        self.overruled.as_ref()
+    }
+
     /// Time passes.
     pub fn pass(&mut self, now: Moment) -> Option<Change> {
-        self.overruled = self.overruled.take().filter(|(until, _)| now < *until);
+        self.overruled = self.overruled.take().filter(|by| now < by.until);
         let why = self.why().filter(|_| self.overruled.is_none());
         match (self.up_since, why) {
             (None, Some(why)) => {
@@ -174,7 +198,7 @@ impl Fence {
     /// Whether the server may originate now, since the last time that anything was noted.
     pub fn state(&self) -> State {
         match (&self.overruled, self.up_since, self.why()) {
-            (Some((until, by)), ..) => State::Overruled { until: *until, by: by.clone() },
+            (Some(by), _, why) => State::Overruled { by: by.clone(), why },
             (None, Some(since), Some(why)) => State::Fenced { why, since },
             _ if self.starts_until.is_some() => State::Starting,
             _ => State::Open,

@@ -24,6 +24,13 @@ pub enum Place {
     Above,
 }
 
+impl Place {
+    /// Whether it is certainly beyond the limit.
+    pub fn is_beyond(self) -> bool {
+        matches!(self, Self::Below | Self::Above)
+    }
+}
+
 impl Interval {
     /// Between two values, in either order.
     pub fn between(one: i128, other: i128) -> Self {

@@ -4,6 +4,7 @@
 //! ```text
 //!   exchanges ─▶ estimate ─▶ witness ─▶ verdict ─┐
 //!                                  readings ─▶ step ─┴─▶ fence ─▶ may originate, or not, and why
+//!   guard: all of it together, for one clock
 //! ```
 //! Wall clocks are numbers of nanoseconds since 1970. All lengths are measured with the own monotonic clock (R65); an offset is
 //! how much the other clock is ahead of this one.
@@ -11,12 +12,15 @@
 pub use lockstep_model::clock::Reading;
 
 pub mod choose;
+pub mod error;
 pub mod estimate;
 pub mod fence;
+pub mod guard;
 pub mod interval;
 pub mod step;
 pub mod verdict;
 pub mod witness;
+pub mod words;
 
 /// Monotonic time since the machine started, with the time that it slept.
 pub type Moment = lockstep_model::clock::Uptime;

@@ -13,7 +13,7 @@ pub const STEP_MIN: Duration = Duration::from_secs(1);
 const GRAIN_NS: i128 = 10_000_000;
 
 /// A step of the wall clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Step {
     /// By how much it was set forward; negative for back. Of several steps that wait for the same restart, all together.
     pub by_ns: i128,
@@ -33,7 +33,7 @@ pub enum Found {
 }
 
 /// What is kept across a restart of the process, written every few seconds and with each step.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Stored {
     /// Which start of the machine the monotonic clock counts from.
     pub boot: String,
@@ -103,14 +103,18 @@ impl Steps {
         Some(Found::Step(Step { by_ns, after: last.since, noticed: now }))
     }
 
-    /// Takes note of when each service of the server began, by its own readings; true if a restart is still required.
-    pub fn began(&mut self, services: &[Reading]) -> bool {
-        if let Some(step) = self.pending
-            && services.iter().all(|began| self.is_after(began, &step))
-        {
+    /// Takes note of when each service of the server began, by its own readings, `None` where nobody knows; true if a restart
+    /// is still required.
+    pub fn began(&mut self, services: &[Option<Reading>]) -> bool {
+        if !services.iter().any(|began| self.outlived(began.as_ref())) {
             self.pending = None;
         }
         self.pending.is_some()
+    }
+
+    /// Whether a service has to be restarted: it began before the step that waits for that, or nobody knows.
+    pub fn outlived(&self, began: Option<&Reading>) -> bool {
+        self.pending.is_some_and(|step| !began.is_some_and(|began| self.is_after(began, &step)))
     }
 
     /// Whether a service began after a step. Between the two looks its own clocks tell.

@@ -10,7 +10,7 @@ use crate::domain::{
     Moment, Reading,
     choose::{PEERS_MAX, choose},
     estimate::{AWAY_AFTER, Estimator, Exchange, Invalid},
-    fence::{CALM, Change, Fence, OVERRULED_FOR, STARTING_MAX, State, Why},
+    fence::{CALM, Change, Fence, OVERRULED_FOR, Override, STARTING_MAX, State, Why},
     interval::{Interval, Place},
     nanos,
     step::{Found, Return, STEP_MIN, Steps},
@@ -56,7 +56,7 @@ proptest! {
         for _ in 0..12 {
             world.round();
             let guard = world.guard(0);
-            prop_assert!(guard.changes.is_empty(), "{:?} {:?}", guard.changes, guard.judgement);
+            prop_assert!(guard.changes.is_empty(), "{:?} {:?}", guard.changes, guard.guard.judgement());
         }
     }
 
@@ -72,11 +72,11 @@ proptest! {
         world.rounds(3);
         for _ in 0..9 {
             world.round();
-            prop_assert!(matches!(world.state(0), State::Fenced { .. }), "{:?}", world.guard(0).judgement);
+            prop_assert!(matches!(world.state(0), State::Fenced { .. }), "{:?}", world.guard(0).guard.judgement());
             prop_assert_eq!(world.guard(0).changes.len(), 1);
             if servers == 2 {
-                let told = world.guard(1).judgement.as_ref().map(|judgement| judgement.verdict);
-                prop_assert_eq!(told, Some(Verdict::Doubtful(Doubt::Contradicted)));
+                let told = world.guard(1).guard.judgement().verdict;
+                prop_assert_eq!(told, Verdict::Doubtful(Doubt::Contradicted));
                 prop_assert!(!world.may_originate(1));
             }
         }
@@ -128,7 +128,7 @@ proptest! {
             let wall_ns = i128::from(since) * SECOND + i128::from(since) * SECOND * ppm / 1_000_000;
             prop_assert_eq!(steps.look(reading(wall_ns, at(since))), None);
         }
-        prop_assert!(!steps.began(&[reading(0, at(0))]));
+        prop_assert!(!steps.began(&[Some(reading(0, at(0)))]));
     }
 
     /// R62: each server asks all others of a small installation, and of a large one sixteen; one that comes or goes changes
@@ -150,7 +150,7 @@ proptest! {
 fn exchange(begun: u64, remote_ns: i128, incarnation: u128) -> Exchange {
     let remote = reading(remote_ns, at(begun + 1_000));
     let (sent, arrived) = (reading(0, at(begun)), reading(2 * SECOND, at(begun + 2)));
-    Exchange { sent, received: remote, replied: remote, arrived, incarnation }
+    Exchange { sent, received: remote, replied: remote, arrived, incarnation, error: Duration::ZERO }
 }
 
 /// R62: an exchange that cannot have been so says nothing; another run of the other process makes what was known before
@@ -269,15 +269,20 @@ fn a_step_asks_for_a_restart() {
     let Some(Found::Step(step)) = stepped else { panic!("{stepped:?}") };
     assert_eq!((step.by_ns, step.after), (-53 * SECOND - SECOND / 2, at(12)));
     let old = reading(99 * SECOND, at(9));
-    assert!(steps.began(&[old]) && steps.began(&[reading(51 * SECOND, at(14)), old]), "one is older");
+    assert!(
+        steps.began(&[Some(old)]) && steps.began(&[Some(reading(51 * SECOND, at(14))), Some(old)]),
+        "one is older"
+    );
     let stored = steps.stored();
     // Another process of the guard knows it; a service that began between the looks is told by its own readings.
     let (mut again, returned) =
         Steps::resume(STEP_MIN, "a".to_owned(), reading(57 * SECOND, at(20)), Some(&stored));
     assert_eq!((returned, again.pending()), (None, Some(&step)));
     let between = Duration::from_millis(12_500);
-    assert!(again.began(&[reading(103 * SECOND, between)]), "it began before the step");
-    assert!(!again.began(&[reading(49 * SECOND + SECOND / 2, between), reading(57 * SECOND, at(20))]));
+    assert!(again.began(&[Some(reading(103 * SECOND, between))]), "it began before the step");
+    assert!(
+        !again.began(&[Some(reading(49 * SECOND + SECOND / 2, between)), Some(reading(57 * SECOND, at(20)))])
+    );
     assert_eq!(again.pending(), None);
 
     let stored = again.stored();
@@ -285,7 +290,7 @@ fn a_step_asks_for_a_restart() {
     let (mut away, returned) = Steps::resume(STEP_MIN, "a".to_owned(), forward, Some(&stored));
     let Some(Return::Step(step)) = returned else { panic!("{returned:?}") };
     assert_eq!(step.by_ns, 3_600 * SECOND);
-    assert!(away.began(&[reading(57 * SECOND, at(20))]) && !away.began(&[forward]));
+    assert!(away.began(&[Some(reading(57 * SECOND, at(20)))]) && !away.began(&[Some(forward)]));
     let boot = |wall_ns| Steps::resume(STEP_MIN, "b".to_owned(), reading(wall_ns, at(1)), Some(&stored)).1;
     assert_eq!(boot(60 * SECOND), None);
     assert_eq!(boot(40 * SECOND), Some(Return::Back(17 * SECOND)));
@@ -297,6 +302,12 @@ fn a_step_asks_for_a_restart() {
 fn the_fence_goes_up_and_down_once() {
     let (right, wrong, nobody) =
         (verdict(&[Some(0), Some(1)]), verdict(&[Some(99), Some(99)]), verdict(&[None]));
+    let by = |now| Override {
+        until: at(now) + OVERRULED_FOR,
+        principal: "operator/ann".to_owned(),
+        justification: "the others are wrong".to_owned(),
+        request_id: now.to_string(),
+    };
     let mut alone = Fence::new(at(100), false);
     assert_eq!(alone.state(), State::Open, "without peers nothing is waited for");
     assert_eq!((alone.update(at(100), &verdict(&[]), false), alone.state()), (None, State::Open));
@@ -321,20 +332,14 @@ fn the_fence_goes_up_and_down_once() {
 
     assert_eq!(fence.update(at(300), &right, true), Some(Change::Entered(Why::RestartRequired)));
     assert_eq!(fence.state(), State::Fenced { why: Why::RestartRequired, since: at(300) });
-    assert_eq!(
-        fence.overrule(at(310), "operator/ann".to_owned()),
-        Some(Change::Left { lasted: at(10), is_overruled: true })
-    );
-    assert_eq!(
-        fence.state(),
-        State::Overruled { until: at(310) + OVERRULED_FOR, by: "operator/ann".to_owned() }
-    );
+    assert_eq!(fence.overrule(at(310), by(310)), Some(Change::Left { lasted: at(10), is_overruled: true }));
+    assert_eq!(fence.state(), State::Overruled { by: by(310), why: Some(Why::RestartRequired) });
     assert_eq!(fence.update(at(400), &wrong, true), None);
     assert!(fence.state().may_originate());
     assert_eq!(fence.pass(at(310) + OVERRULED_FOR), Some(Change::Entered(Why::Skewed)));
     assert_eq!(fence.update(at(4_000), &wrong, true), None);
     assert_eq!(
-        fence.overrule(at(4_001), "operator/ann".to_owned()),
+        fence.overrule(at(4_001), by(4_001)),
         Some(Change::Left { lasted: at(91), is_overruled: true })
     );
     assert_eq!(fence.update(at(4_010), &right, false), None);

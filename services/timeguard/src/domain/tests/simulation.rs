@@ -106,7 +106,7 @@ fn goes_wrong(servers: usize, seed: u64, manner: Manner, offset: i128, what: &st
     world.rounds(4);
     for at in 0..servers {
         assert_eq!(world.state(at), State::Open, "{what}: server {at} at the start");
-        let judgement = world.guard(at).judgement.as_ref().expect("judged");
+        let judgement = world.guard(at).guard.judgement();
         assert_eq!(judgement.verdict, Verdict::Trusted, "{what}");
     }
     let set_by = go_wrong(&mut world, manner, offset);
@@ -120,7 +120,7 @@ fn goes_wrong(servers: usize, seed: u64, manner: Manner, offset: i128, what: &st
     }
     world.rounds(NOTICED_ROUNDS);
     let wrong_by = world.offset(0).abs();
-    let verdict = world.guard(0).judgement.as_ref().expect("judged").verdict;
+    let verdict = world.guard(0).guard.judgement().verdict;
     if wrong_by > 65 * SECOND {
         let expected = if servers == 2 { Verdict::Doubtful(Doubt::Contradicted) } else { Verdict::Skewed };
         assert_eq!(verdict, expected, "{what}");

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use lockstep_model::ServerId;
+
 use crate::domain::{
     Reading,
-    estimate::{Estimator, Exchange},
-    fence::{Change, Fence, State},
-    step::{Found, Return, STEP_MIN, Steps, Stored},
-    verdict::{Circumstances, Judgement, LIMIT, judge},
-    witness::{Source, Witness},
+    estimate::Exchange,
+    fence::{Change, State},
+    guard::{Beginning, Guard},
+    step::{Found, Return, STEP_MIN, Stored},
+    verdict::LIMIT,
+    witness::Source,
 };
 
 pub(super) const SECOND: i128 = 1_000_000_000;
@@ -80,36 +83,42 @@ impl Machine {
 
 /// The guard of a machine, as a process.
 #[derive(Debug)]
-pub(super) struct Guard {
-    estimators: Vec<(Estimator, u32)>,
-    was_heard: bool,
+pub(super) struct Process {
+    pub(super) guard: Guard,
+    /// Questions in a row that were lost, by peer.
+    lost: Vec<u32>,
     incarnation: u128,
-    steps: Steps,
-    pub(super) fence: Fence,
-    services: Vec<Reading>,
-    pub(super) judgement: Option<Judgement>,
+    /// When the other service of the server began.
+    filesync: Reading,
     pub(super) returned: Option<Return>,
     pub(super) changes: Vec<Change>,
     pub(super) small_steps: usize,
 }
 
-impl Guard {
+impl Process {
     fn new(
+        at: usize,
         peers: usize,
         now: Reading,
         incarnation: u128,
         stored: Option<&Stored>,
-        services: Vec<Reading>,
+        filesync: Reading,
     ) -> Self {
-        let (steps, returned) = Steps::resume(STEP_MIN, "one start".to_owned(), now, stored);
+        let beginning = Beginning {
+            own: name(at),
+            limit: LIMIT,
+            step_min: STEP_MIN,
+            boot: "one start".to_owned(),
+            now,
+            sources: (0..peers).filter(|peer| *peer != at).map(|peer| Source::Peer(name(peer))).collect(),
+        };
+        let (mut guard, returned) = Guard::begin(beginning, stored, None);
+        guard.started(filesync);
         Self {
-            estimators: vec![(Estimator::default(), 0); peers],
-            was_heard: false,
+            guard,
+            lost: vec![0; peers],
             incarnation,
-            steps,
-            fence: Fence::new(now.since, peers > 1),
-            services,
-            judgement: None,
+            filesync,
             returned,
             changes: Vec::new(),
             small_steps: 0,
@@ -117,26 +126,15 @@ impl Guard {
     }
 
     /// Looks at its own clock and judges.
-    fn look(&mut self, me: usize, now: Reading) {
-        match self.steps.look(now) {
-            Some(Found::Small(_)) => self.small_steps += 1,
-            Some(Found::Step(_)) => self.estimators.iter_mut().for_each(|(known, _)| known.forget()),
-            None => {}
-        }
-        let restart = self.steps.began(&self.services);
-        let others = self.estimators.iter().enumerate().filter(|(peer, _)| *peer != me);
-        let witnesses: Vec<Witness> = others
-            .map(|(peer, (known, _))| Witness {
-                source: Source::Peer(format!("s{peer}").parse().expect("a server id")),
-                offset: known.offset(now),
-            })
-            .collect();
-        self.was_heard |= witnesses.iter().any(|witness| witness.offset.is_some());
-        let known = Circumstances { was_heard: self.was_heard, ..Circumstances::default() };
-        let judgement = judge(&witnesses, self.fence.limit(LIMIT), known);
-        self.changes.extend(self.fence.update(now.since, &judgement, restart));
-        self.judgement = Some(judgement);
+    fn look(&mut self, now: Reading) {
+        let looked = self.guard.look(now);
+        self.small_steps += usize::from(matches!(looked.found, Some(Found::Small(_))));
+        self.changes.extend(looked.change);
     }
+}
+
+fn name(at: usize) -> ServerId {
+    format!("s{at}").parse().expect("a server id")
 }
 
 /// All of them, and the true time.
@@ -144,7 +142,7 @@ impl Guard {
 pub(super) struct World {
     pub(super) true_ns: i128,
     pub(super) machines: Vec<Machine>,
-    pub(super) guards: Vec<Option<Guard>>,
+    pub(super) guards: Vec<Option<Process>>,
     pub(super) chance: Chance,
     /// The longest way of a message, each direction drawn for itself.
     pub(super) delay_ns: i128,
@@ -174,37 +172,33 @@ impl World {
             delay_ns: 20_000_000,
             loss_percent: 0,
         };
-        (0..offsets.len()).for_each(|at| world.start(at, None, true));
+        (0..offsets.len()).for_each(|at| world.start(at, None, None));
         world
     }
 
-    /// Starts a guard with what an earlier one stored; with it, or long before, the other services of the server.
-    pub(super) fn start(&mut self, at: usize, stored: Option<&Stored>, with_services: bool) {
+    /// Starts a guard with what an earlier one stored; with it, or before, the other service of the server.
+    fn start(&mut self, at: usize, stored: Option<&Stored>, filesync: Option<Reading>) {
         let now = self.machines[at].reading();
-        let before = self.guards[at].take().map(|guard| guard.services).unwrap_or_default();
-        let services = if with_services { vec![now] } else { before };
         let incarnation = u128::from(self.chance.next());
-        self.guards[at] = Some(Guard::new(self.machines.len(), now, incarnation, stored, services));
+        let filesync = filesync.unwrap_or(now);
+        self.guards[at] = Some(Process::new(at, self.machines.len(), now, incarnation, stored, filesync));
     }
 
-    /// What the guard wrote down; it ends, and the services of its server go on.
-    pub(super) fn stop(&mut self, at: usize) -> (Stored, Vec<Reading>) {
-        let guard = self.guards[at].take().expect("it runs");
-        (guard.steps.stored(), guard.services)
+    /// What the guard wrote down; it ends, and the other service of its server goes on.
+    pub(super) fn stop(&mut self, at: usize) -> (Stored, Reading) {
+        let process = self.guards[at].take().expect("it runs");
+        (process.guard.stored(), process.filesync)
     }
 
-    /// Starts it again beside services that began then.
-    pub(super) fn resume(&mut self, at: usize, stored: &Stored, services: Vec<Reading>) {
-        self.start(at, Some(stored), true);
-        if let Some(guard) = &mut self.guards[at] {
-            guard.services = services;
-        }
+    /// Starts it again beside a service that began then.
+    pub(super) fn resume(&mut self, at: usize, stored: &Stored, filesync: Reading) {
+        self.start(at, Some(stored), Some(filesync));
     }
 
     /// The whole server is restarted by its supervisor.
     pub(super) fn restart(&mut self, at: usize) {
         let (stored, _) = self.stop(at);
-        self.start(at, Some(&stored), true);
+        self.start(at, Some(&stored), None);
     }
 
     pub(super) fn pass(&mut self, true_ns: i128) {
@@ -216,7 +210,7 @@ impl World {
         self.machines[at].wall_ns - self.true_ns
     }
 
-    pub(super) fn guard(&self, at: usize) -> &Guard {
+    pub(super) fn guard(&self, at: usize) -> &Process {
         self.guards[at].as_ref().expect("it runs")
     }
 
@@ -240,17 +234,17 @@ impl World {
             replied: told(&self.machines[other], there + ANSWERED_NS),
             arrived: self.machines[one].later(there + ANSWERED_NS + back),
             incarnation: self.guard(other).incarnation,
+            error: Duration::ZERO,
         };
         let is_lost = self.chance.percent(self.loss_percent);
-        let guard = self.guards[one].as_mut().expect("it runs");
-        let (known, lost) = &mut guard.estimators[other];
-        if is_lost && *lost < LOST_MAX {
-            *lost += 1;
+        let process = self.guards[one].as_mut().expect("it runs");
+        if is_lost && process.lost[other] < LOST_MAX {
+            process.lost[other] += 1;
             return;
         }
-        *lost = 0;
+        process.lost[other] = 0;
         // A peer that was restarted is believed from its second answer on.
-        let _ = known.note(&exchange);
+        let _ = process.guard.note(&Source::Peer(name(other)), &exchange, false);
     }
 
     /// The offset that one has measured of another, with the true one.
@@ -259,9 +253,10 @@ impl World {
         one: usize,
         other: usize,
     ) -> Option<(crate::domain::interval::Interval, i128)> {
-        let known = &self.guard(one).estimators[other].0;
+        let (now, peer) = (self.machines[one].reading(), Source::Peer(name(other)));
         let truth = self.machines[other].wall_ns - self.machines[one].wall_ns;
-        Some((known.offset(self.machines[one].reading())?, truth))
+        let found = self.guard(one).guard.known(now).find(|(source, ..)| **source == peer);
+        Some((found?.2?, truth))
     }
 
     /// Everybody looks at its own clock, as a timer that is cancelled by a step makes it.
@@ -269,9 +264,9 @@ impl World {
         for at in 0..self.machines.len() {
             let now = self.machines[at].reading();
             if self.runs(at)
-                && let Some(guard) = &mut self.guards[at]
+                && let Some(process) = &mut self.guards[at]
             {
-                guard.look(at, now);
+                process.look(now);
             }
         }
     }
@@ -297,10 +292,10 @@ impl World {
     }
 
     pub(super) fn may_originate(&self, at: usize) -> bool {
-        self.guard(at).fence.state().may_originate()
+        self.guard(at).guard.fence().state().may_originate()
     }
 
     pub(super) fn state(&self, at: usize) -> State {
-        self.guard(at).fence.state()
+        self.guard(at).guard.fence().state()
     }
 }
