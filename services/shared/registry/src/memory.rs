@@ -8,11 +8,7 @@ use std::{
     time::Duration,
 };
 
-use lockstep_model::{
-    Chain, Epoch, Position, Revision, ServerId,
-    clock::{Clock as _, SystemClock},
-    record,
-};
+use lockstep_model::{Chain, Epoch, Position, Revision, ServerId, record};
 use tokio::sync::Notify;
 
 use crate::{
@@ -41,8 +37,8 @@ struct Shared {
 #[derive(Clone, Debug)]
 struct State {
     available: bool,
-    /// How far the clock of the database is ahead of the one of this machine, if it has one.
-    clock_ahead_ns: Option<i128>,
+    /// The clock of the database, if it has one.
+    clock: Option<DatabaseClock>,
     head: Position,
     floor: Revision,
     chains: BTreeMap<Revision, Chain>,
@@ -53,6 +49,19 @@ struct State {
     request_seq: u64,
     notes: BTreeMap<String, String>,
     acknowledged: BTreeMap<ServerId, Revision>,
+}
+
+/// The clock of the simulated database.
+#[derive(Clone)]
+struct DatabaseClock {
+    takes: Duration,
+    shows: Arc<dyn Fn() -> i128 + Send + Sync>,
+}
+
+impl std::fmt::Debug for DatabaseClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatabaseClock").field("takes", &self.takes).finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -67,7 +76,7 @@ impl MemoryRegistry {
         let head = Position::start(epoch);
         Self::with(State {
             available: true,
-            clock_ahead_ns: None,
+            clock: None,
             head,
             floor: Revision::ZERO,
             chains: BTreeMap::from([(head.revision, head.chain)]),
@@ -91,9 +100,9 @@ impl MemoryRegistry {
         self.shared.moved.notify_waiters();
     }
 
-    /// From now on the database has a clock of its own, so many nanoseconds ahead of the one of this machine.
-    pub fn set_clock(&self, ahead_ns: i128) {
-        self.state().clock_ahead_ns = Some(ahead_ns);
+    /// From now on the database has a clock of its own, which shows so many nanoseconds since 1970; to tell it takes a while.
+    pub fn set_clock(&self, takes: Duration, shows: impl Fn() -> i128 + Send + Sync + 'static) {
+        self.state().clock = Some(DatabaseClock { takes, shows: Arc::new(shows) });
     }
 
     /// A registry of its own with the same past, as after the restore of a backup: what both commit from now on are two
@@ -119,8 +128,11 @@ impl MemoryRegistry {
 
 impl Registry for MemoryRegistry {
     async fn time(&self) -> Result<Option<i128>, RegistryError> {
-        let ahead_ns = self.available()?.clock_ahead_ns;
-        Ok(ahead_ns.map(|ahead_ns| SystemClock.reading().wall_ns + ahead_ns))
+        let Some(clock) = self.available()?.clock.clone() else { return Ok(None) };
+        tokio::time::sleep(clock.takes / 2).await;
+        let shown = (clock.shows)();
+        tokio::time::sleep(clock.takes / 2).await;
+        Ok(Some(shown))
     }
 
     async fn head(&self) -> Result<Position, RegistryError> {

@@ -239,6 +239,11 @@ impl Guard {
         &self.own
     }
 
+    /// How far clocks may be apart.
+    pub fn limit(&self) -> std::time::Duration {
+        self.limit
+    }
+
     /// The last judgement.
     pub fn judgement(&self) -> &Judgement {
         &self.judgement

@@ -23,15 +23,15 @@ pub fn reason(why: Why) -> Reason {
 /// One sentence about a fence.
 pub fn fence(guard: &Guard, why: Why) -> String {
     let (own, judgement) = (guard.own(), guard.judgement());
-    let limit = judgement.limit.as_secs_f64();
     let offset = judgement.offset.map_or_else(String::new, |offset| format!(" by {}", distance(&offset)));
     let beyond = listed(&judgement.contradicting);
     match why {
         Why::Skewed if judgement.verdict == Verdict::Skewed => {
-            format!("the clock of server {own} is wrong{offset}, and {limit} s are allowed: so say {beyond}")
+            format!("the clock of server {own} is wrong{offset}, {}: so say {beyond}", allowed(guard))
         }
         Why::Doubtful(Doubt::Contradicted) if !judgement.contradicting.is_empty() => format!(
-            "the clock of server {own} and {beyond} differ{offset}, {limit} s are allowed, and nobody can say who is right"
+            "the clock of server {own} and {beyond} differ{offset}, {}, and nobody can say who is right",
+            allowed(guard)
         ),
         Why::Doubtful(Doubt::Certificates) => format!(
             "by the clock of server {own} the certificates of the installation are not valid now: the clock is wrong, or nobody renewed them"
@@ -79,6 +79,16 @@ pub fn verdict(guard: &Guard) -> Option<String> {
             format!("nobody was ever heard who could say whether the clock of server {own} is right")
         }
     })
+}
+
+/// What is allowed, and what is once a server is fenced, which is less.
+fn allowed(guard: &Guard) -> String {
+    let (limit, now) = (guard.limit().as_secs_f64(), guard.judgement().limit.as_secs_f64());
+    if now < limit {
+        format!("{limit} s are allowed, {now} s once it is fenced")
+    } else {
+        format!("{limit} s are allowed")
+    }
 }
 
 fn listed(sources: &[Source]) -> String {

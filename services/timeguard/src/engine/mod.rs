@@ -9,6 +9,8 @@
 
 mod ask;
 mod look;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,

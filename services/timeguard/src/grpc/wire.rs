@@ -82,7 +82,7 @@ pub(crate) fn report_into_wire(guard: &Guard, now: Reading) -> wire::ClockReport
         why: words::verdict(guard).unwrap_or_default(),
         offset: judgement.offset.map(|offset| length_into_wire(offset.middle())),
         uncertainty: judgement.offset.map(|offset| length_into_wire(offset.half())),
-        limit: Some(length_into_wire(nanos(judgement.limit))),
+        limit: Some(length_into_wire(nanos(guard.limit()))),
         witnesses: witnesses.collect(),
         fence: Some(fence_into_wire(guard, now)),
         last_step: guard.last_step().map(|step| wire::ClockStep {
