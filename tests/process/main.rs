@@ -7,6 +7,8 @@
 
 mod away;
 mod cli;
+mod clock;
+mod clock_far;
 mod copies;
 mod crash;
 mod disks;

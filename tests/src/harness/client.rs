@@ -19,6 +19,7 @@ use lockstep_proto::{
         matrix_service_client::MatrixServiceClient, sync_run_service_client::SyncRunServiceClient,
     },
     resolver::v1::connection_service_client::ConnectionServiceClient,
+    timeguard::v1::clock_service_client::ClockServiceClient,
 };
 use tonic::Request;
 
@@ -93,6 +94,11 @@ impl Client {
     /// Connection data, by a resolver or the gateway.
     pub fn connections_at(&self, child: &str) -> ConnectionServiceClient<Channel> {
         ConnectionServiceClient::new(self.channel(child))
+    }
+
+    /// The clock of a server, by its timeguard or the gateway.
+    pub fn clocks_at(&self, child: &str) -> ClockServiceClient<Channel> {
+        ClockServiceClient::new(self.channel(child))
     }
 
     /// The matrix.

@@ -36,11 +36,19 @@ pub struct Options {
     pub args: Vec<String>,
     /// Variables of single children: name of the child, variable, value. For every life, but crashes for the first one.
     pub environment: Vec<(String, String, String)>,
+    /// How far the boot clock of all processes is ahead of that of the machine, in seconds: in a time namespace.
+    pub boot_clock_ahead: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { servers: 3, reconcile_every: "5m".to_owned(), args: Vec::new(), environment: Vec::new() }
+        Self {
+            servers: 3,
+            reconcile_every: "5m".to_owned(),
+            args: Vec::new(),
+            environment: Vec::new(),
+            boot_clock_ahead: 0,
+        }
     }
 }
 
@@ -133,6 +141,11 @@ impl Installation {
             Self { directory, options, supervisor, addresses: Arc::new(nowhere), _room: room };
         installation.ready().await;
         installation
+    }
+
+    /// How it is started the next time.
+    pub fn options(&mut self) -> &mut Options {
+        &mut self.options
     }
 
     /// Starts the same directory again after [`Installation::stop`].
@@ -299,7 +312,18 @@ impl Installation {
 
 fn spawn(directory: &Path, options: &Options) -> Child {
     let log = File::options().create(true).append(true).open(directory.join("up.log")).expect("a log");
-    let mut command = Command::new(binary());
+    let mut command = match options.boot_clock_ahead {
+        0 => Command::new(binary()),
+        ahead => {
+            // It becomes the program itself, whose children are in the namespace.
+            let mut command = Command::new("unshare");
+            if !rustix::process::geteuid().is_root() {
+                command.arg("--map-root-user");
+            }
+            command.args(["--time", "--boottime"]).arg(ahead.to_string()).arg(binary());
+            command
+        }
+    };
     command
         .arg("up")
         .arg(format!("--servers={}", options.servers))

@@ -8,6 +8,7 @@
 //!  ├─ in_sync(&Ledger)              waits for the matrix; Ledger::check_disks compares every byte on every disk
 //!  ├─ Monitor                       holds every IN_SYNC row to the disk, and positions to their order, all the time
 //!  ├─ in_own_mounts, Mount           small disks and read-only roots that are real, in a mount namespace
+//!  ├─ Clocks, TimeServer             wall clocks of servers that a test sets wrong, and a time server that speaks NTP
 //!  ├─ Relay                          counts the bytes of a connection on their way
 //!  ├─ Vendor                         the server of a vendor: feeds and files over TLS, and every misbehaviour
 //!  └─ log()                         every line of every child
@@ -18,6 +19,7 @@
 
 mod children;
 mod client;
+mod clocks;
 mod gateway;
 mod hold;
 mod installation;
@@ -30,6 +32,7 @@ pub mod vendor;
 pub mod wait;
 
 pub use client::{Client, addressed};
+pub use clocks::{Clocks, TimeServer};
 pub use gateway::Gateway;
 pub use hold::Hold;
 pub use installation::{Installation, Options, binary};
