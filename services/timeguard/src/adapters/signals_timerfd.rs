@@ -87,3 +87,27 @@ impl Signals for TimerfdSignals {
         self.timer.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::time::{ClockId, clock_gettime, clock_settime};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// R64: the kernel tells that the clock is set, each time, and also when it is set to what it shows.
+    #[tokio::test]
+    #[ignore = "sets the clock of the machine to what it shows, which needs the right to; run it by its name with --ignored"]
+    async fn the_kernel_tells_that_the_clock_is_set() {
+        let mut signals = TimerfdSignals::new();
+        assert!(signals.is_told());
+        assert!(timeout(Duration::from_millis(300), signals.clock_set()).await.is_err(), "nobody set it");
+        for _ in 0..3 {
+            clock_settime(ClockId::Realtime, clock_gettime(ClockId::Realtime)).expect("the right to set the clock");
+            timeout(Duration::from_millis(200), signals.clock_set()).await.expect("it is told");
+        }
+        assert!(timeout(Duration::from_millis(300), signals.clock_set()).await.is_err(), "nobody set it again");
+    }
+}
