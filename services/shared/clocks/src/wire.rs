@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(read.services_to_restart, ["filesync"]);
     }
 
-    /// R18: what a newer timeguard says in words that are not known here is neither trusted nor a fence.
+    /// What a newer timeguard says in words that are not known here is neither trusted nor a fence.
     #[test]
     fn what_a_newer_timeguard_says_is_tolerated() {
         let fence = timeguard::Fence { state: 99, ..timeguard::Fence::default() };
