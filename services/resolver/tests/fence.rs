@@ -25,9 +25,11 @@ use resolver::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// The timeguard of s1; nobody else has one.
+type Ear = mpsc::Receiver<Result<Report, Cause>>;
+
+/// The timeguard of s1; nobody else has one. It is heard once.
 #[derive(Clone)]
-struct Guard(Arc<Mutex<Option<mpsc::Receiver<Result<Report, Cause>>>>>);
+struct Guard(Arc<Mutex<Option<Ear>>>);
 
 impl ClockReports for Guard {
     async fn watch(&self, _: &Address) -> Result<Reports, Cause> {

@@ -24,11 +24,12 @@ use crate::{
 };
 
 type Voice = mpsc::Sender<Result<Report, Cause>>;
+type Ear = mpsc::Receiver<Result<Report, Cause>>;
 
 /// Timeguards that say what a test says: each watch takes the voice that lies ready at the address, and is refused without.
 #[derive(Clone, Default)]
 struct Guards {
-    ready: Arc<Mutex<BTreeMap<String, mpsc::Receiver<Result<Report, Cause>>>>>,
+    ready: Arc<Mutex<BTreeMap<String, Ear>>>,
     asked: Arc<Mutex<Vec<Instant>>>,
 }
 
