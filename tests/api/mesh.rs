@@ -359,8 +359,8 @@ impl Mesh {
         let running = keep(&process);
         let parts = resolver::Parts {
             registry: Silent,
-            reports: lockstep_replicas::GrpcReports::new(process.channels),
-            clocks: resolver::adapters::clocks_none::NoClocks,
+            reports: lockstep_replicas::GrpcReports::new(process.channels.clone()),
+            clock_reports: lockstep_clocks::GrpcClockReports::new(process.channels),
             password_key: None,
             health: process.health,
             drain: process.drain,

@@ -22,6 +22,7 @@ use futures::StreamExt as _;
 use lockstep_chassis::{
     Channel, Channels, Drain, Health, Lane, TlsDial, TlsIdentity, TlsIncoming, pki::DevelopmentCa,
 };
+use lockstep_clocks::{ClockBoard, GrpcClockReports};
 use lockstep_model::{
     Identity, Reason, Revision, Role, ServerId,
     clock::SystemEntropy,
@@ -42,7 +43,7 @@ use lockstep_replicas::{
         report::{Exception, Part, Progress, Summary},
     },
 };
-use resolver::{adapters::clocks_none::NoClocks, domain::resolve::Question};
+use resolver::domain::resolve::Question;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::mpsc,
@@ -287,7 +288,8 @@ async fn measure(work: &Work) -> Result<bool> {
     let parts = resolver::Parts {
         registry: simulated.registry.clone(),
         reports: simulated.clone(),
-        clocks: NoClocks,
+        // No server has announced a timeguard, so nobody is asked.
+        clock_reports: GrpcClockReports::new(Channels::new(TlsDial::new(caller.clone()))),
         password_key: None,
         health: Health::new(&["registry"]),
         drain: drain.clone(),
@@ -409,7 +411,7 @@ async fn alone(simulated: &Simulated, questions: &Questions, drain: &Drain) -> R
         }
         sleep(Duration::from_millis(10)).await;
     }
-    let answers = resolver::engine::resolver::Resolver::new(board, NoClocks, None);
+    let answers = resolver::engine::resolver::Resolver::new(board, ClockBoard::new(), None);
     let asked: Vec<Question> = (0..50_000).filter_map(|_| question(questions.next())).collect();
     let begun = Instant::now();
     for question in &asked {

@@ -105,7 +105,7 @@ fn exists(proof: &str) -> bool {
     };
     let folder = match tier {
         "contract" | "api" | "sim" | "process" | "bench" => format!("tests/{tier}"),
-        "model" | "chassis" | "registry" | "replicas" => format!("services/shared/{tier}"),
+        "model" | "chassis" | "registry" | "replicas" | "clocks" => format!("services/shared/{tier}"),
         word if word == "lockstep" || SERVICES.contains(&word) => format!("services/{word}"),
         _ => return false,
     };

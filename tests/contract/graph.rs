@@ -63,11 +63,12 @@ fn calls_go_down_or_sideways() {
 }
 
 /// What services share, by folder.
-const SHARED: [&str; 4] = [
+const SHARED: [&str; 5] = [
     "services/shared/model",
     "services/shared/chassis",
     "services/shared/registry",
     "services/shared/replicas",
+    "services/shared/clocks",
 ];
 
 /// Where code calls on behalf of which services: in their own folders, and in what they share.

@@ -302,9 +302,10 @@ async fn assert_documented(installation: &Installation, run_id: &str, story: &[V
     let readme = include_str!("../../services/lockstep/README.md");
     let mut words = BTreeSet::new();
     story.iter().for_each(|event| collect_words(event, &mut words));
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 10] = [
         &["status"],
         &["server", "ls"],
+        &["clock"],
         &["file", "ls"],
         &["file", "get", "docs/a.txt"],
         &["file", "why", "docs/a.txt"],
@@ -380,7 +381,7 @@ async fn every_shell_can_complete() {
             .expect("started");
         assert!(output.status.success());
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        for word in ["sync", "events", "why", "until-in-sync", "update-version"] {
+        for word in ["sync", "events", "why", "until-in-sync", "update-version", "clock", "justification"] {
             assert!(text.contains(word), "{shell} does not know {word}");
         }
     }

@@ -6,7 +6,7 @@ line 0 'in sync everywhere' \
     'lockstep status'
 line 0 '"in_sync":true' \
     'lockstep status --output json'
-line 0 'UNMEASURED' \
+line 0 'CLOCK' \
     'lockstep server ls'
 line 0 'repository/README.md' \
     'lockstep file ls repository/ --all'

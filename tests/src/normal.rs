@@ -28,16 +28,22 @@ fn without_cause(line: &str) -> String {
     line.to_owned()
 }
 
+/// The units of spans of time.
+const UNITS: [&str; 4] = ["s", "min", "h", "d"];
+
+fn is_number(word: &str) -> bool {
+    !word.is_empty() && word.chars().all(|c| c.is_ascii_digit() || c == '.')
+}
+
 fn normal_line(line: &str) -> String {
     let indent = line.len() - line.trim_start().len();
     let words: Vec<&str> = line.split_whitespace().collect();
     let (mut result, mut at): (Vec<String>, usize) = (Vec::new(), 0);
     let bare = |word: &str| word.trim_matches(|c: char| "(),;:`'".contains(c)).to_owned();
-    let is_number = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_digit() || c == '.');
     while at < words.len() {
         let (word, next) = (words[at], words.get(at + 1).copied().unwrap_or_default());
         let (plain, unit) = (bare(word), bare(next));
-        let is_span = is_number(&plain) && ["s", "min", "h", "d"].contains(&unit.as_str());
+        let is_span = is_number(&plain) && UNITS.contains(&unit.as_str());
         if is_span {
             let open = &word[..word.len() - word.trim_start_matches('(').len()];
             let close = &next[unit.len()..];
@@ -46,6 +52,11 @@ fn normal_line(line: &str) -> String {
             }
             result.push(format!("{open}<time>{close}"));
             at += 2;
+        } else if is_clock(&words, at) {
+            // What is said of a clock depends on the moment, and so does whether an offset of two words follows.
+            result.push("<clock>".to_owned());
+            let has_offset = next.starts_with(['+', '-']) && next.len() > 1;
+            at += if has_offset { 3 } else { 1 };
         } else if word.starts_with("[#") || word.starts_with("[-") {
             result.push("<bar>".to_owned());
             at += 3;
@@ -79,6 +90,17 @@ fn normal_line(line: &str) -> String {
     format!("{}{}", " ".repeat(indent), result.join(" "))
 }
 
+/// Whether it is what a table of servers says of a clock. Only one of these words is said of something else, too: in the column
+/// of clocks, what follows is since when the server was heard.
+fn is_clock(words: &[&str], at: usize) -> bool {
+    match (words[at], words.get(at + 1), words.get(at + 2)) {
+        ("UNMEASURED" | "TRUSTED" | "DOUBTFUL" | "SKEWED" | "UNCONFIRMED", ..)
+        | ("UNREACHABLE", Some(&"never"), _) => true,
+        ("UNREACHABLE", Some(number), Some(unit)) => is_number(number) && UNITS.contains(unit),
+        _ => false,
+    }
+}
+
 /// A word without the UUID in it, if there is one.
 fn without_id(word: &str) -> Cow<'_, str> {
     let is_id = |text: &str| {
@@ -108,7 +130,13 @@ pub fn document(value: &Value) -> String {
 fn flatten(place: &str, name: &str, value: &Value, lines: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
-            for (name, value) in fields {
+            // Whether an offset is known, and which, depends on the moment.
+            let is_said = |name: &str| {
+                !["clock_offset", "clock_uncertainty", "clockOffset", "clockUncertainty"]
+                    .iter()
+                    .any(|it| name.starts_with(it))
+            };
+            for (name, value) in fields.iter().filter(|(name, _)| is_said(name)) {
                 let separator = if place.is_empty() { "" } else { "." };
                 flatten(&format!("{place}{separator}{name}"), name, value, lines);
             }
@@ -129,7 +157,10 @@ fn flatten(place: &str, name: &str, value: &Value, lines: &mut Vec<String>) {
 fn masked(name: &str, value: &Value) -> String {
     let last = name.rsplit(['_', '.']).next().unwrap_or_default();
     let ends = |endings: &[&str]| endings.iter().any(|ending| last.ends_with(ending));
-    if ["age", "time"].contains(&last) || ends(&["Age", "seconds", "delay", "Delay", "Time", "left", "Left"])
+    if ["clock_state", "clockState"].contains(&name) {
+        "<clock>".to_owned()
+    } else if ["age", "time"].contains(&last)
+        || ends(&["Age", "seconds", "delay", "Delay", "Time", "left", "Left"])
     {
         "<time>".to_owned()
     } else if ends(&["revision", "Revision"])
@@ -157,5 +188,28 @@ mod tests {
         let value =
             serde_json::json!({"a": [{"lag_count": 2, "time_left_seconds": 1.5}], "b": null, "c": ""});
         assert_eq!(document(&value), "a[0].lag_count: 2\na[0].time_left_seconds: <time>");
+    }
+
+    /// H3: whatever is said of a clock, and whether an offset follows, is the same text; states of servers stay.
+    #[test]
+    fn what_is_said_of_a_clock_is_masked() {
+        for clock in
+            ["UNMEASURED", "TRUSTED", "SKEWED +61 s", "DOUBTFUL -2 min", "UNREACHABLE", "UNCONFIRMED"]
+        {
+            for heard in ["0.3 s ago", "2 min 5 s ago"] {
+                let line = format!(" s3 UNREACHABLE  0/1  1  -  {clock}  {heard}");
+                assert_eq!(normal(&line), " s3 UNREACHABLE 0/1 1 - <clock> <time> ago");
+            }
+            assert_eq!(
+                normal(&format!(" s4 NOT_ELIGIBLE 0/1 {clock} never")),
+                " s4 NOT_ELIGIBLE 0/1 <clock> never"
+            );
+            let line = format!(" s3 UNREACHABLE distributed {clock} 1.0 s ago  -  -");
+            assert_eq!(normal(&line), " s3 UNREACHABLE distributed <clock> <time> ago - -");
+        }
+        let first =
+            serde_json::json!({"clock_state": "TRUSTED", "clock_offset_seconds": 0.1, "clockOffset": "0.1s"});
+        let second = serde_json::json!({"clock_state": "UNCONFIRMED", "clock_offset_seconds": null});
+        assert_eq!(document(&first), document(&second));
     }
 }

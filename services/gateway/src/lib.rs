@@ -8,6 +8,7 @@
 //! people ─▶ proxy ─────────────────────────────▶ filesync, timeguard (by lockstep-server), catalog, resolver
 //!        ─▶ grpc::matrix_service ─▶ board ◀── lockstep-replicas: follow (registry), watch (each server)
 //!        ─▶ grpc::sync_run_service   │       engine: fan-out (each server), runs
+//!                                    │  ◀── lockstep-clocks: what each timeguard says of its clock
 //!                                    └─ domain: view, standing, explain, run, cursor, route                    (pure)
 //! ```
 //!
@@ -17,7 +18,9 @@
 //! 2. A slow or dead server delays no other: each has its own tasks, calls and deadlines (R23).
 //! 3. A watcher never has a gap: it gets the latest of each row, or is told to start over (R41).
 //! 4. With one server nothing is scheduled (R13); a server that takes no part is not asked, and says why (R14).
-//! 5. The principal that a backend sees is the one that was authenticated here.
+//! 5. What is said of a clock are the words of its own timeguard; one that is not heard is UNMEASURED, and its server not
+//!    called fenced for it.
+//! 6. The principal that a backend sees is the one that was authenticated here.
 
 pub mod adapters;
 pub mod config;
@@ -28,6 +31,7 @@ pub mod ports;
 pub mod proxy;
 
 use lockstep_chassis::{App, Channels, Connection, Drain, Health, Process, StartError};
+use lockstep_clocks::{ClockBoard, GrpcClockReports};
 use lockstep_model::{
     Incarnation,
     clock::{Entropy, SystemClock, SystemEntropy},
@@ -87,11 +91,14 @@ pub async fn serve<R: Registry, E: Entropy>(
     incoming: impl Stream<Item = impl Connection>,
 ) -> Result<(), StartError> {
     let Parts { registry, channels, backends, health, drain, entropy } = parts;
-    let board = Board::new();
+    let (board, clocks) = (Board::new(), ClockBoard::new());
     let replicas = GrpcReplicas::new(channels.clone());
     let incarnation = Incarnation::random(&entropy);
-    let matrix = Matrix::new(board.clone(), drain.clone(), incarnation, registry.clone(), replicas.clone());
+    let boards = (board.clone(), clocks.clone());
+    let matrix = Matrix::new(boards, drain.clone(), incarnation, registry.clone(), replicas.clone());
     let runs = Runs::new(registry.clone(), replicas.clone(), board.clone(), SystemClock);
+    let clock_reports = GrpcClockReports::new(channels.clone());
+    lockstep_clocks::start(board.members(), clock_reports, &clocks, &drain, entropy.clone());
     engine::start(&registry, replicas, &board, &health, &drain, entropy);
     engine::start_runs(runs.clone(), &drain);
     App::new("gateway", CachedMembers::new(registry), health)

@@ -34,6 +34,10 @@ use lockstep_proto::{
     },
     gateway::v1::{matrix_service_client::MatrixServiceClient, *},
     shared::v1 as shared,
+    timeguard::v1::{
+        self as timeguard,
+        clock_service_server::{ClockService, ClockServiceServer},
+    },
 };
 use lockstep_registry::{CachedMembers, Commit, MemoryRegistry, Registry};
 use tokio::{
@@ -303,6 +307,70 @@ impl ReplicaService for Echo {
     }
 }
 
+/// A timeguard that says what the test says, as long as there is something to say.
+#[derive(Clone)]
+struct Guard {
+    said: tokio::sync::watch::Receiver<timeguard::ClockReport>,
+    drain: Drain,
+}
+
+#[tonic::async_trait]
+impl ClockService for Guard {
+    async fn sample_clock(
+        &self,
+        _: Request<timeguard::SampleClockRequest>,
+    ) -> tonic::Result<Response<timeguard::SampleClockResponse>> {
+        Ok(Response::new(timeguard::SampleClockResponse::default()))
+    }
+
+    async fn get_clock_report(
+        &self,
+        _: Request<timeguard::GetClockReportRequest>,
+    ) -> tonic::Result<Response<timeguard::GetClockReportResponse>> {
+        let report = Some(self.said.borrow().clone());
+        Ok(Response::new(timeguard::GetClockReportResponse { report }))
+    }
+
+    type WatchClockReportsStream = BoxStream<timeguard::WatchClockReportsResponse>;
+
+    async fn watch_clock_reports(
+        &self,
+        _: Request<timeguard::WatchClockReportsRequest>,
+    ) -> tonic::Result<Response<Self::WatchClockReportsStream>> {
+        let (messages, receiver) = mpsc::channel(1);
+        let mut said = self.said.clone();
+        self.drain.spawn("speak", async move {
+            loop {
+                let report = Some(said.borrow_and_update().clone());
+                let message = timeguard::WatchClockReportsResponse { report, ..Default::default() };
+                if messages.send(Ok(message)).await.is_err() {
+                    return;
+                }
+                tokio::select! {
+                    () = messages.closed() => return,
+                    changed = said.changed() => if changed.is_err() { return },
+                    () = tokio::time::sleep(Duration::from_secs(5)) => {}
+                }
+            }
+        });
+        Ok(Response::new(watch::stream(&self.drain, receiver)))
+    }
+
+    async fn start_clock_override(
+        &self,
+        _: Request<timeguard::StartClockOverrideRequest>,
+    ) -> tonic::Result<Response<timeguard::StartClockOverrideResponse>> {
+        Ok(Response::new(timeguard::StartClockOverrideResponse::default()))
+    }
+
+    async fn cancel_clock_override(
+        &self,
+        _: Request<timeguard::CancelClockOverrideRequest>,
+    ) -> tonic::Result<Response<timeguard::CancelClockOverrideResponse>> {
+        Ok(Response::new(timeguard::CancelClockOverrideResponse::default()))
+    }
+}
+
 struct Mesh {
     network: Network,
     registry: MemoryRegistry,
@@ -322,7 +390,7 @@ impl Mesh {
                 mode: "distributed".parse().expect("a mode"),
                 version: "12.04.100".parse().expect("a version"),
                 filesync: format!("http://{id}:1"),
-                timeguard: String::new(),
+                timeguard: format!("http://{id}-guard:1"),
                 store_id: serde_json::from_str("\"0e37df36-f698-11e6-8dd4-cb9ced3df976\"").expect("an id"),
             };
             mesh.put(&format!("{SERVER}{id}"), &serde_json::to_string(&record).expect("serialises")).await;
@@ -366,6 +434,23 @@ impl Mesh {
             .add(ContentServiceServer::new(echo.clone()))
             .add(ReplicaServiceServer::new(echo));
         self.drain.spawn("filesync", async move { app.serve(incoming, &drain).await.expect("serves") });
+    }
+
+    /// The timeguard of a server; it says what is sent to it, until its drain.
+    fn timeguard(
+        &self,
+        id: &str,
+        report: timeguard::ClockReport,
+    ) -> (tokio::sync::watch::Sender<timeguard::ClockReport>, Drain) {
+        let incoming = self.network.listen(&format!("http://{id}-guard:1"));
+        let (say, said) = tokio::sync::watch::channel(report);
+        let drain = Drain::new();
+        let guard = Guard { said, drain: drain.clone() };
+        let app = App::new("timeguard", CachedMembers::new(self.registry.clone()), Health::new(&[]))
+            .add(ClockServiceServer::new(guard));
+        let ended = drain.clone();
+        drain.spawn("timeguard", async move { app.serve(incoming, &ended).await.expect("serves") });
+        (say, drain)
     }
 
     fn gateway(&self, drain: Drain) {
@@ -599,4 +684,72 @@ async fn rows_and_servers_are_listed_in_pages() {
     let page = matrix.list_servers(next).await.expect("answered").into_inner();
     assert_eq!(page.servers.iter().map(|s| s.server_id.as_str()).collect::<Vec<_>>(), ["s2"]);
     assert_eq!(page.next_page_token, "");
+}
+
+/// R62: what a timeguard says of the clock of its server is in the summary of that server, with the fence and why; the summary
+/// of one whose timeguard is not heard claims nothing, also when it was heard until 30 s ago.
+#[tokio::test(start_paused = true)]
+async fn a_summary_says_what_the_timeguard_says() {
+    use server_summary::ClockState;
+
+    let mesh = Mesh::new().await;
+    let failure = shared::Failure {
+        reason: "CLOCK_FENCED".to_owned(),
+        message: "its clock is proven wrong".to_owned(),
+        advice: "set it".to_owned(),
+        retry_delay: None,
+    };
+    let fence = timeguard::Fence {
+        state: timeguard::fence::State::Fenced.into(),
+        failure: Some(failure.clone()),
+        ..timeguard::Fence::default()
+    };
+    let offset = Some(prost_types::Duration { seconds: -61, nanos: -3_000_000 });
+    let uncertainty = Some(prost_types::Duration { seconds: 0, nanos: 400_000 });
+    let skewed = timeguard::ClockReport {
+        server_id: "s1".to_owned(),
+        verdict: timeguard::clock_report::Verdict::Skewed.into(),
+        offset,
+        uncertainty,
+        fence: Some(fence),
+        ..timeguard::ClockReport::default()
+    };
+    let (say, guard) = mesh.timeguard("s1", skewed);
+    let matrix = mesh.ready().await;
+    let until = async |state: ClockState| {
+        let mut matrix = matrix.clone();
+        let told = async {
+            loop {
+                let answer = matrix.list_servers(ListServersRequest::default()).await.expect("answered");
+                let servers = answer.into_inner().servers;
+                if servers[0].clock_state() == state {
+                    return servers;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), told).await.expect("told in time")
+    };
+    let servers = until(ClockState::Skewed).await;
+    let s1 = &servers[0];
+    assert_eq!((s1.clock_offset, s1.clock_uncertainty), (offset, uncertainty));
+    assert_eq!(s1.fence.as_ref(), Some(&failure));
+    assert_eq!(servers[1].clock_state(), ClockState::Unmeasured);
+    assert_eq!((servers[1].clock_offset, servers[1].fence.as_ref()), (None, None));
+
+    say.send_modify(|report| {
+        report.verdict = timeguard::clock_report::Verdict::Trusted.into();
+        report.fence = Some(timeguard::Fence {
+            state: timeguard::fence::State::Open.into(),
+            ..timeguard::Fence::default()
+        });
+    });
+    assert_eq!(until(ClockState::Trusted).await[0].fence, None);
+
+    guard.begin();
+    guard.finished().await;
+    let gone = tokio::time::Instant::now();
+    until(ClockState::Unmeasured).await;
+    let took = gone.elapsed();
+    assert!(took > Duration::from_secs(20) && took < Duration::from_secs(31), "{took:?}");
 }

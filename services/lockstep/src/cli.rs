@@ -1,6 +1,7 @@
 //! The words of the command line. Nothing is done here.
 
 mod change;
+pub(crate) mod clock;
 pub(crate) mod firmware;
 mod resolve;
 pub(crate) mod show;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lockstep_chassis::config::Span;
 
 use self::change::revision;
+use self::clock::ClockArgs;
 use self::sync::SyncArgs;
 pub(crate) use self::{
     change::{MoveArgs, PortWord, RemoveArgs, ReplaceArgs, Seen},
@@ -123,6 +125,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lockstep events\n  lockstep events firmware/ --server s3 --output json\n\nTimes are of the clock of this machine, in UTC. Copies on a server that falls silent are told as one line about the\nserver. Only changes after the first line are told."
     )]
     Events(EventsArgs),
+    /// Show what is known of the clock of each server, and which servers are fenced because of it.
+    #[command(
+        after_help = "Examples:\n  lockstep clock\n  lockstep clock --server s2 --watch\n  lockstep clock override --server s2 --justification 'checked by hand'\n\nAn offset says how far the others are ahead (+) of the clock of the server, or behind it (-). The exit code is 0\nwhenever every timeguard answered, whatever it said."
+    )]
+    Clock(ClockArgs),
     /// Show the servers, and say how devices reach them.
     #[command(subcommand)]
     Server(ServerCommand),

@@ -3,7 +3,7 @@
 //! ```text
 //! lockstep gateway|filesync|catalog|resolver|timeguard    service.rs   one line each
 //! lockstep up                                             up/          a supervisor and its children
-//! lockstep file|sync|status|events|server|resolve         client/      a few calls to the gateway, then text or JSON
+//! lockstep file|sync|status|clock|events|server …         client/      a few calls to the gateway, then text or JSON
 //! lockstep completion                                     below        from the words of cli.rs
 //! ```
 //!

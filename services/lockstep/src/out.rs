@@ -1,6 +1,7 @@
 //! Printing: to the standard output, in a form that no name can change.
 
 mod live;
+mod offset;
 mod table;
 mod terminal;
 
@@ -10,6 +11,7 @@ use serde::Serialize;
 
 pub(crate) use self::{
     live::{Live, bar},
+    offset::{offset, offset_short},
     table::{Table, Tone, painted},
 };
 

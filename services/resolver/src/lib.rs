@@ -7,6 +7,7 @@
 //! ```text
 //! filesync ──reports──▶ ┌─────────────────────┐ ──view──▶ domain::resolve ──▶ grpc::connection_service ──▶ devices' servers
 //! registry ──records──▶ │ lockstep-replicas   │
+//! timeguard ─reports──▶ │ lockstep-clocks     │
 //!          ◀──commit─── └─ engine::servers ◀──┘◀────────── grpc::server_service ◀── people
 //!
 //! domain: holders (who holds all of it) · choose (which of them) · reach (its addresses) · connection (the data)  (pure)
@@ -16,8 +17,9 @@
 //! 1. A server is offered only for bytes that it holds, verified, at the registered revision; else nobody is (R48, R51).
 //! 2. Host and ports of an answer are of one server, at one position of the registry, which the answer names (R49, R54).
 //! 3. The same question at the same state has the same answer on every instance (R50).
-//! 4. An answer waits for nobody: it comes from memory, also while servers or the registry are away.
-//! 5. Ready only when the registry was read.
+//! 4. A server that its timeguard fences is offered last; one whose timeguard is not heard is not taken for fenced.
+//! 5. An answer waits for nobody: it comes from memory, also while servers or the registry are away.
+//! 6. Ready only when the registry was read.
 
 pub mod adapters;
 pub mod config;
@@ -27,6 +29,7 @@ pub mod grpc;
 pub mod ports;
 
 use lockstep_chassis::{App, Connection, Drain, Health, Process, SealKey, StartError};
+use lockstep_clocks::{ClockBoard, ClockReports, GrpcClockReports};
 use lockstep_model::clock::{Entropy, SystemEntropy};
 use lockstep_proto::resolver::v1::{
     connection_service_server::ConnectionServiceServer, server_service_server::ServerServiceServer,
@@ -38,10 +41,8 @@ use tokio_stream::Stream;
 pub use config::Config;
 
 use crate::{
-    adapters::clocks_none::NoClocks,
     engine::{Board, resolver::Resolver, servers::Servers},
     grpc::{connection_service::Connections, server_service::ServerDescriptions},
-    ports::Clocks,
 };
 
 /// What the resolver is made of, besides its incoming connections.
@@ -51,8 +52,8 @@ pub struct Parts<R, P, C, E> {
     pub registry: R,
     /// What the servers say of their copies.
     pub reports: P,
-    /// Whose clock is right.
-    pub clocks: C,
+    /// What the timeguards of the servers say of their clocks.
+    pub clock_reports: C,
     /// The key of stored passwords.
     pub password_key: Option<SealKey>,
     /// The health of the process; the condition `registry` is set here.
@@ -74,23 +75,25 @@ pub async fn run(config: Config, process: Process) -> Result<(), StartError> {
         StartError::of(format!("the registry {} cannot be opened", config.registry), &error)
     })?;
     let Process { drain, health, incoming, channels, .. } = process;
-    let (reports, clocks, entropy) = (GrpcReports::new(channels), NoClocks, SystemEntropy);
-    let parts = Parts { registry, reports, clocks, password_key, health, drain, entropy };
+    let (reports, clock_reports) = (GrpcReports::new(channels.clone()), GrpcClockReports::new(channels));
+    let entropy = SystemEntropy;
+    let parts = Parts { registry, reports, clock_reports, password_key, health, drain, entropy };
     serve(parts, incoming).await
 }
 
-/// Serves over any registry, reports, clocks and connections, until the drain.
+/// Serves over any registry, reports and connections, until the drain.
 ///
 /// # Errors
 /// [`StartError`] if the contract lacks the description of what is served.
-pub async fn serve<R: Registry, P: Reports, C: Clocks, E: Entropy>(
+pub async fn serve<R: Registry, P: Reports, C: ClockReports, E: Entropy>(
     parts: Parts<R, P, C, E>,
     incoming: impl Stream<Item = impl Connection>,
 ) -> Result<(), StartError> {
-    let Parts { registry, reports, clocks, password_key, health, drain, entropy } = parts;
-    let board = Board::new();
+    let Parts { registry, reports, clock_reports, password_key, health, drain, entropy } = parts;
+    let (board, clocks) = (Board::new(), ClockBoard::new());
     let process = lockstep_replicas::Process { health: &health, drain: &drain, entropy: &entropy };
     lockstep_replicas::start(&registry, reports, &board, process, OnlyWatch);
+    lockstep_clocks::start(board.members(), clock_reports, &clocks, &drain, entropy.clone());
     let resolver = Resolver::new(board.clone(), clocks, password_key);
     let servers = Servers::new(registry.clone(), board);
     App::new("resolver", CachedMembers::new(registry), health)

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use lockstep_clocks::Report as ClockReport;
 use lockstep_model::{Position, Revision, ServerId};
 
 use crate::domain::{
@@ -77,13 +78,14 @@ pub struct Summary {
     pub mode: String,
     /// Where its filesync answers.
     pub filesync_uri: String,
+    /// What its timeguard says of its clock; `None` if that is not heard.
+    pub clock: Option<Arc<ClockReport>>,
 }
 
 pub(crate) fn summary(
-    records: &Records,
-    learned: &Learned,
-    id: &ServerId,
-    server: &Server,
+    (records, learned): (&Records, &Learned),
+    (id, server): (&ServerId, &Server),
+    clock: Option<Arc<ClockReport>>,
     now: Moment,
 ) -> Summary {
     let (state, cause) = standing(server);
@@ -134,6 +136,7 @@ pub(crate) fn summary(
         version: server.record.version.to_string(),
         mode: server.record.mode.to_string(),
         filesync_uri: server.record.filesync.clone(),
+        clock,
     }
 }
 

@@ -484,7 +484,7 @@ proptest! {
         for event in &events {
             world.apply(event);
             let rows = world.view.list(&Filter::default(), "", usize::MAX, world.now).rows;
-            for summary in world.view.summaries("", usize::MAX, world.now).0 {
+            for summary in world.view.summaries("", usize::MAX, |_| None, world.now).0 {
                 let in_sync = |cells: &[(ServerId, Cell)]| {
                     cells.iter().any(|(server, cell)| *server == summary.id && cell.state == CellState::InSync)
                 };
@@ -679,7 +679,7 @@ fn the_oldest_missing_change_has_its_age() {
     let at = world.head - 2;
     world.view.receive(&server_id("s1"), Batch { received: world.now, ..snapshot(report_at(at)) });
     world.now = Duration::from_secs(150);
-    let (summaries, _) = world.view.summaries("", 1, world.now);
+    let (summaries, _) = world.view.summaries("", 1, |_| None, world.now);
     let (path, revision, age) = summaries.first().and_then(|s| s.oldest.clone()).expect("it lacks two");
     assert_eq!((&*path, revision.0, age), ("a", world.head - 1, Duration::from_secs(50)));
 }
@@ -690,7 +690,7 @@ fn a_server_that_is_silent_for_a_day_is_an_orphan_candidate() {
     let mut world = World::new();
     world.view.receive(&server_id("s1"), snapshot(report_at(world.head)));
     let orphans = |world: &World, hours: u64| {
-        let (summaries, _) = world.view.summaries("", 9, Duration::from_secs(hours * 3_600 + 60));
+        let (summaries, _) = world.view.summaries("", 9, |_| None, Duration::from_secs(hours * 3_600 + 60));
         let orphans = summaries.iter().filter(|summary| summary.is_orphan_candidate);
         orphans.map(|summary| summary.id.to_string()).collect::<Vec<_>>()
     };

@@ -2,8 +2,9 @@
 
 mod rows;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
+use lockstep_clocks::Report as ClockReport;
 use lockstep_model::{FirmwareId, Position, Revision, ServerId, firmware::FIRMWARE};
 use lockstep_replicas::{Copies, Further, Live, Touched};
 
@@ -147,8 +148,15 @@ impl View {
         self.copies.servers().values().filter(|server| server.excluded.is_none()).count()
     }
 
-    /// Servers in short after the id `after`, `wanted` at most, ordered by id, and whether there are more.
-    pub fn summaries(&self, after: &str, wanted: usize, now: Moment) -> (Vec<Summary>, bool) {
+    /// Servers in short after the id `after`, `wanted` at most, ordered by id, and whether there are more. `clock` tells what is
+    /// known of the clock of a server.
+    pub fn summaries(
+        &self,
+        after: &str,
+        wanted: usize,
+        clock: impl Fn(&ServerId) -> Option<Arc<ClockReport>>,
+        now: Moment,
+    ) -> (Vec<Summary>, bool) {
         let Some(records) = self.copies.records() else { return (Vec::new(), false) };
         let mut later = self.copies.servers().iter().filter(|(id, _)| id.as_str() > after).peekable();
         let (mut summaries, mut bytes) = (Vec::new(), 0);
@@ -156,7 +164,7 @@ impl View {
             && bytes < TRANSFER_BYTES
             && let Some((id, server)) = later.next()
         {
-            let summary = summary(records, &self.learned, id, server, now);
+            let summary = summary((records, &self.learned), (id, server), clock(id), now);
             bytes += SUMMARY_BYTES + summary.transfers.iter().map(|(path, ..)| path.len()).sum::<usize>();
             summaries.push(summary);
         }

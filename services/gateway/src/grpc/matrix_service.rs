@@ -7,6 +7,7 @@ use lockstep_chassis::{
     status::{self, OrStatus as _},
     watch::BoxStream,
 };
+use lockstep_clocks::ClockBoard;
 use lockstep_model::{FirmwareId, Incarnation};
 use lockstep_proto::gateway::v1::{
     ExplainFileRequest, ExplainFileResponse, ListFirmwareRowsRequest, ListFirmwareRowsResponse,
@@ -42,6 +43,7 @@ const WATCH: &str = "watch";
 #[derive(Clone, Debug)]
 pub struct Matrix<R, P> {
     board: Board,
+    clocks: ClockBoard,
     drain: Drain,
     tokens: Tokens,
     registry: R,
@@ -69,9 +71,15 @@ impl Tokens {
 
 impl<R: Registry, P: Replicas> Matrix<R, P> {
     /// The matrix of one life of the gateway.
-    pub fn new(board: Board, drain: Drain, incarnation: Incarnation, registry: R, replicas: P) -> Self {
+    pub fn new(
+        (board, clocks): (Board, ClockBoard),
+        drain: Drain,
+        incarnation: Incarnation,
+        registry: R,
+        replicas: P,
+    ) -> Self {
         let tokens = Tokens { incarnation: incarnation.to_string() };
-        Self { board, drain, tokens, registry, replicas }
+        Self { board, clocks, drain, tokens, registry, replicas }
     }
 
     fn cursor(&self, token: &str, filter: &Filter) -> Result<Cursor, MatrixError> {
@@ -142,7 +150,7 @@ impl<R: Registry, P: Replicas> MatrixService for Matrix<R, P> {
 
         let list = |view: &View| {
             let position = view.position().ok_or(MatrixError::Unread)?;
-            let summaries = view.summaries(&after, size, self.board.now());
+            let summaries = view.summaries(&after, size, |id| self.clocks.report(id), self.board.now());
             Ok::<_, MatrixError>((summaries, position, view.member_count()))
         };
         let ((servers, more), position, members) = self.board.read(list).or_status()?;

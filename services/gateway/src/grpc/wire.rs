@@ -5,6 +5,7 @@ pub mod runs;
 
 use std::{sync::Arc, time::Duration};
 
+use lockstep_clocks::{Report as ClockReport, Verdict, wire::signed};
 use lockstep_model::Revision;
 use lockstep_proto::{
     filesync::v1 as filesync,
@@ -112,6 +113,17 @@ fn state(state: CellState) -> cell::State {
     }
 }
 
+fn clock_state(report: Option<&ClockReport>) -> server_summary::ClockState {
+    match report.map(|report| report.verdict) {
+        None => server_summary::ClockState::Unmeasured,
+        Some(Verdict::Trusted) => server_summary::ClockState::Trusted,
+        Some(Verdict::Doubtful) => server_summary::ClockState::Doubtful,
+        Some(Verdict::Skewed) => server_summary::ClockState::Skewed,
+        Some(Verdict::Unreachable) => server_summary::ClockState::Unreachable,
+        Some(Verdict::Unconfirmed) => server_summary::ClockState::Unconfirmed,
+    }
+}
+
 impl Summary {
     /// For the contract.
     pub fn into_wire(self) -> gateway::ServerSummary {
@@ -138,6 +150,7 @@ impl Summary {
             revision: number(revision.0),
             age: Some(duration(age)),
         };
+        let clock = self.clock.as_deref();
         gateway::ServerSummary {
             server_id: self.id.into(),
             state: state.into(),
@@ -150,8 +163,7 @@ impl Summary {
             conditions: self.conditions.into_iter().map(condition).collect(),
             transfers: self.transfers.into_iter().map(transfer).collect(),
             silent_age: self.silent_age.map(duration),
-            // No time guard measures clocks yet, so nobody may say that one is right.
-            clock_state: server_summary::ClockState::Unmeasured.into(),
+            clock_state: clock_state(clock).into(),
             version: self.version,
             mode: self.mode,
             filesync_uri: self.filesync_uri,
@@ -168,9 +180,9 @@ impl Summary {
                 true => server_summary::Membership::OrphanCandidate.into(),
                 false => server_summary::Membership::Current.into(),
             },
-            clock_offset: None,
-            clock_uncertainty: None,
-            fence: None,
+            clock_offset: clock.and_then(|clock| clock.offset).map(signed),
+            clock_uncertainty: clock.and_then(|clock| clock.uncertainty).map(duration),
+            fence: clock.and_then(|clock| clock.fenced()).map(|cause| failure(cause.clone(), None)),
         }
     }
 }

@@ -26,6 +26,7 @@ use lockstep_proto::{
     resolver::v1::{
         connection_service_client::ConnectionServiceClient, server_service_client::ServerServiceClient,
     },
+    timeguard::v1::clock_service_client::ClockServiceClient,
 };
 use tonic::Request;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -164,6 +165,11 @@ impl Session {
         SyncRunServiceClient::new(self.channel(Lane::Control))
     }
 
+    /// Clocks; each call names its server.
+    pub(crate) fn clocks(&self) -> ClockServiceClient<Channel> {
+        ClockServiceClient::new(self.channel(Lane::Control))
+    }
+
     /// Connection data for devices.
     pub(crate) fn connections(&self) -> ConnectionServiceClient<Channel> {
         ConnectionServiceClient::new(self.channel(Lane::Control))
@@ -275,7 +281,8 @@ pub(crate) fn is_passing(failure: &Failure) -> bool {
         || matches!(failure.reason, Reason::DeadlineExpired | Reason::Overloaded)
 }
 
-async fn within<T>(
+/// Waits so long for a call.
+pub(crate) async fn within<T>(
     limit: Duration,
     call: impl Future<Output = std::result::Result<tonic::Response<T>, tonic::Status>>,
 ) -> std::result::Result<T, Failure> {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use lockstep_proto::{
-    gateway::v1::{Cell, Row, ServerSummary, cell::State},
+    gateway::v1::{Cell, Row, ServerSummary, cell::State, server_summary::ClockState},
     shared::v1::Failure,
 };
 
@@ -139,13 +139,20 @@ impl Told {
         for server in servers {
             let id = Some(server.server_id.clone());
             let state = shape::server_state(server);
-            let conditions: BTreeMap<String, Failure> = server
+            let seen = self.servers.get(&server.server_id);
+            let mut conditions: BTreeMap<String, Failure> = server
                 .conditions
                 .iter()
                 .filter_map(|condition| condition.failure.clone())
+                .chain(server.fence.clone())
                 .map(|failure| (failure.reason.clone(), failure))
                 .collect();
-            let seen = self.servers.get(&server.server_id);
+            // That its timeguard is not heard lifts no fence.
+            if server.clock_state() == ClockState::Unmeasured {
+                let fences = seen.into_iter().flat_map(|seen| &seen.conditions);
+                let fences = fences.filter(|(reason, _)| shape::is_fence(reason));
+                conditions.extend(fences.map(|(reason, failure)| (reason.clone(), failure.clone())));
+            }
             let from = seen.map_or("", |seen| seen.state.as_str());
             if from != state {
                 let change = Change::Server { from: from.to_owned(), to: state.clone() };
@@ -289,5 +296,32 @@ mod tests {
             lines(&told.servers(std::slice::from_ref(&server))),
             ["server s2  READY -> UNREACHABLE: m (PEER_UNREACHABLE)", "server s2  ended: DISK_FULL"]
         );
+    }
+
+    /// R62: a fence is told when it goes up and when it is lifted, once, whoever says so; not when its timeguard is not heard.
+    #[test]
+    fn a_fence_is_told_when_it_goes_up_and_when_it_is_lifted() {
+        let mut told = Told::default();
+        let fence =
+            Failure { reason: "CLOCK_FENCED".to_owned(), message: "m".to_owned(), ..Failure::default() };
+        let server = |state: ClockState, fence: Option<&Failure>, condition: Option<&Failure>| {
+            let condition = condition.map(|it| Condition { failure: Some(it.clone()), age: None });
+            vec![ServerSummary {
+                server_id: "s2".to_owned(),
+                state: server_summary::State::Ready as i32,
+                clock_state: state.into(),
+                fence: fence.cloned(),
+                conditions: condition.into_iter().collect(),
+                ..ServerSummary::default()
+            }]
+        };
+        told.servers(&server(ClockState::Trusted, None, None));
+        let begun = told.servers(&server(ClockState::Skewed, Some(&fence), None));
+        assert_eq!(lines(&begun), ["server s2  began: m (CLOCK_FENCED)"]);
+        assert!(told.servers(&server(ClockState::Skewed, Some(&fence), Some(&fence))).is_empty());
+        assert!(told.servers(&server(ClockState::Unmeasured, None, None)).is_empty());
+        assert!(told.servers(&server(ClockState::Skewed, Some(&fence), None)).is_empty());
+        let lifted = told.servers(&server(ClockState::Trusted, None, None));
+        assert_eq!(lines(&lifted), ["server s2  ended: CLOCK_FENCED"]);
     }
 }

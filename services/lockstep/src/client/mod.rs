@@ -1,6 +1,8 @@
 //! The client commands: each makes a few calls to the gateway and prints what came back.
 
 mod change;
+mod clock;
+mod clock_text;
 mod connect;
 mod events;
 mod events_diff;
@@ -66,6 +68,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Settings(args) => settings::run(&session, format, args).await,
         Command::Server(ServerCommand::Ls) => status::servers(&session, format).await,
         Command::Server(ServerCommand::Edit(args)) => server_edit::run(&session, format, *args).await,
+        Command::Clock(args) => clock::run(&session, format, args).await,
         Command::Resolve(args) => resolve::run(&session, format, args).await,
         // The other commands do not come here; see main.
         other => unreachable!("{other:?} is no client command"),

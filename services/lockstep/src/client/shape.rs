@@ -1,6 +1,7 @@
 //! The documents of `--output json`: a stable shape with the words of the contract. Sizes, counts and revisions are
 //! numbers, ages are seconds, times are RFC 3339 text in UTC. Fields may be added, never renamed or removed.
 
+mod clock;
 mod event;
 mod explained;
 mod firmware;
@@ -18,6 +19,7 @@ use lockstep_proto::{
 use serde::Serialize;
 
 pub(crate) use self::{
+    clock::{Clock, Clocks, ServerClock, clock_verdict, fence_state, witness_kind, witness_state},
     event::Event,
     explained::Explained,
     firmware::{
@@ -27,8 +29,8 @@ pub(crate) use self::{
     resolved::{DescribedServer, Resolved, verdict_state},
     run::{Run, Runs, Started, run_state},
     status::{
-        MissingCopy, Server, Servers, Status, cell_state, cell_state_of, cell_words, clock_state,
-        server_state,
+        MissingCopy, Server, Servers, Status, cell_state, cell_state_of, cell_words, clock_words, fence,
+        is_fence, server_state,
     },
 };
 
@@ -237,6 +239,11 @@ pub(super) fn word<E>(name: Result<&'static str, E>, prefix: &str) -> String {
 /// A duration of the wire in seconds.
 pub(crate) fn seconds(duration: prost_types::Duration) -> f64 {
     duration.seconds as f64 + f64::from(duration.nanos) / 1e9
+}
+
+/// A duration of the wire in nanoseconds, below zero where it is.
+pub(crate) fn nanos(duration: prost_types::Duration) -> i128 {
+    i128::from(duration.seconds) * 1_000_000_000 + i128::from(duration.nanos)
 }
 
 /// A duration of the wire; one below zero, which nobody should send, is zero.

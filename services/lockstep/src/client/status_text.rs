@@ -65,7 +65,8 @@ pub(crate) fn watch_line(status: &Status) -> String {
             parts.push(format!("{} {}", server.server_id, shape::server_state(server)));
         }
         let conditions = server.conditions.iter().filter_map(|condition| condition.failure.as_ref());
-        parts.extend(conditions.map(|failure| format!("{} {}", server.server_id, failure.reason)));
+        let all = conditions.chain(shape::fence(server));
+        parts.extend(all.map(|failure| format!("{} {}", server.server_id, failure.reason)));
         if server.failed_count > 0 {
             parts.push(format!("{} failed on {}", server.failed_count, server.server_id));
         }
@@ -88,7 +89,7 @@ fn servers(servers: &[ServerSummary]) -> String {
             or_dash(moves.then(|| out::bytes(server.remaining_bytes))),
             or_dash(moves.then(|| format!("{}/s", out::bytes(server.bytes_per_second)))),
             or_dash(server.time_left.filter(|_| moves).map(|left| out::duration(shape::span(left)))),
-            shape::clock_state(server),
+            shape::clock_words(server),
             heard(server),
         ]
     };
@@ -110,7 +111,7 @@ pub(crate) fn addresses(servers: &[ServerSummary]) -> String {
             server.mode.clone(),
             server.version.clone(),
             server.filesync_uri.clone(),
-            shape::clock_state(server),
+            shape::clock_words(server),
             heard(server),
             ago(server.compared_age),
             ago(server.hashed_age),
@@ -172,6 +173,7 @@ pub(super) mod tests {
     use lockstep_proto::{
         filesync::v1::Transfer,
         gateway::v1::{MissingChange, server_summary::ClockState},
+        shared::v1::Failure,
     };
 
     use super::{super::status_wrong::tests::status, *};
@@ -246,5 +248,21 @@ pub(super) mod tests {
         assert!(!unknown.is_in_sync());
         assert!(!status(Vec::new(), Vec::new()).is_in_sync());
         assert!(watch_line(&unknown).ends_with("; s2 UNKNOWN"), "{}", watch_line(&unknown));
+    }
+
+    /// R62: a clock that is not trusted is shown with its offset, one that is trusted without.
+    #[test]
+    fn a_wrong_clock_is_shown_with_its_offset() {
+        let offset = |seconds| Some(prost_types::Duration { seconds, nanos: 3_000_000 });
+        let mut right = server("s1", State::Ready, 2);
+        (right.clock_state, right.clock_offset) = (ClockState::Trusted as i32, offset(0));
+        let mut wrong = server("s2", State::Ready, 2);
+        (wrong.clock_state, wrong.clock_offset) = (ClockState::Skewed as i32, offset(61));
+        wrong.fence = Some(Failure { reason: "CLOCK_FENCED".to_owned(), ..Failure::default() });
+        let status = status(vec![right, wrong], Vec::new());
+        let text = render(&status);
+        assert!(text.contains("  TRUSTED       1.0 s ago"), "{text}");
+        assert!(text.contains("  SKEWED +61 s  1.0 s ago"), "{text}");
+        assert!(watch_line(&status).ends_with("; s2 CLOCK_FENCED"), "{}", watch_line(&status));
     }
 }

@@ -29,9 +29,8 @@ pub(crate) fn lines(status: &Status) -> Vec<String> {
             (None, _) => lines.push(format!("  server {} is {state}", server.server_id)),
         }
         let conditions = server.conditions.iter().filter_map(|condition| condition.failure.as_ref());
-        lines.extend(
-            conditions.flat_map(|failure| failure_lines(&format!("server {}", server.server_id), failure)),
-        );
+        let all = conditions.chain(shape::fence(server));
+        lines.extend(all.flat_map(|failure| failure_lines(&format!("server {}", server.server_id), failure)));
     }
     let groups = groups(&status.failed);
     let is_all = status.has_all_failed;
@@ -97,8 +96,13 @@ impl Group<'_> {
     }
 }
 
-fn failure_lines(what: &str, failure: &Failure) -> Vec<String> {
-    let why = format!("  {}: {} ({})", out::escaped(what), out::escaped(&failure.message), failure.reason);
+pub(super) fn failure_lines(what: &str, failure: &Failure) -> Vec<String> {
+    let why = format!(
+        "  {}: {} ({})",
+        out::escaped(what),
+        out::escaped(&failure.message),
+        out::escaped(&failure.reason)
+    );
     let retry = failure.retry_delay.map(shape::span);
     let retry = retry.map(|delay| format!("      next  {}", out::again(delay)));
     let advice = Some(&failure.advice).filter(|advice| !advice.is_empty());
@@ -108,7 +112,7 @@ fn failure_lines(what: &str, failure: &Failure) -> Vec<String> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use lockstep_proto::gateway::v1::ServerSummary;
+    use lockstep_proto::{filesync::v1::Condition, gateway::v1::ServerSummary};
 
     use super::{super::status_text::tests::server, *};
 
@@ -159,5 +163,19 @@ pub(super) mod tests {
         assert_eq!(lines(&status).join("\n"), expected);
         status.has_all_failed = false;
         assert!(lines(&status).contains(&"  DISK_FULL: at least 4 copies failed on s2".to_owned()));
+    }
+
+    /// R62: a fenced server is told once, in the words of its filesync where that has any.
+    #[test]
+    fn a_fence_is_told_once() {
+        let mut fenced = server("s2", State::Ready, 2);
+        fenced.fence = Some(failure("CLOCK_FENCED"));
+        let told = ["  server s2: it is so (CLOCK_FENCED)", "      do    change it"];
+        assert_eq!(lines(&status(vec![fenced.clone()], Vec::new())), told);
+        let condition =
+            Failure { message: "nothing is registered here".to_owned(), ..failure("CLOCK_FENCED") };
+        fenced.conditions = vec![Condition { failure: Some(condition), age: None }];
+        let told = ["  server s2: nothing is registered here (CLOCK_FENCED)", "      do    change it"];
+        assert_eq!(lines(&status(vec![fenced], Vec::new())), told);
     }
 }

@@ -23,13 +23,16 @@ pub(crate) enum Tone {
 }
 
 impl Tone {
-    /// Of a word of the contract; `None` for any other.
-    fn of(word: &str) -> Option<Self> {
-        match word {
-            "READY" | "IN_SYNC" | "COMPLETED" | "PUBLISHED" => Some(Self::Good),
+    /// Of a word of the contract, with what may follow it; `None` for any other.
+    fn of(text: &str) -> Option<Self> {
+        match text.split(' ').next().unwrap_or_default() {
+            "READY" | "IN_SYNC" | "COMPLETED" | "PUBLISHED" | "TRUSTED" | "AGREES" | "OPEN" => {
+                Some(Self::Good)
+            }
             "PENDING" | "COPYING" | "UNKNOWN" | "NOT_ELIGIBLE" | "RUNNING" | "WAITING" | "CANCELLED"
-            | "DOWNLOADING" | "VERIFYING" | "DELETING" => Some(Self::Wait),
-            "FAILED" | "UNREACHABLE" => Some(Self::Bad),
+            | "DOWNLOADING" | "VERIFYING" | "DELETING" | "DOUBTFUL" | "UNCERTAIN" | "AWAY" | "STARTING"
+            | "OVERRULED" => Some(Self::Wait),
+            "FAILED" | "UNREACHABLE" | "SKEWED" | "CONTRADICTS" | "FENCED" => Some(Self::Bad),
             _ => None,
         }
     }

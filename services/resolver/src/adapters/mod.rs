@@ -1,3 +1,3 @@
 //! The ports over real mechanisms.
 
-pub mod clocks_none;
+pub mod clock_board;

@@ -5,7 +5,7 @@ use lockstep_model::ServerId;
 
 use crate::domain::{cause::Cause, report::Part};
 
-/// A server and where its filesync answers.
+/// A server, and where that service of it answers which is asked: its filesync, or its timeguard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// The server.

@@ -26,7 +26,8 @@ pub fn duration(value: Duration) -> prost_types::Duration {
     prost_types::Duration { seconds, nanos }
 }
 
-fn duration_from(value: Option<prost_types::Duration>) -> Option<Duration> {
+/// A duration of the contract; `None` if it is absent, or below zero.
+pub fn duration_from(value: Option<prost_types::Duration>) -> Option<Duration> {
     value.and_then(|value| value.try_into().ok())
 }
 
@@ -54,7 +55,8 @@ pub fn failure(cause: Cause, retry_delay: Option<Duration>) -> shared::Failure {
     shared::Failure { reason, message, advice, retry_delay: retry_delay.map(duration) }
 }
 
-fn cause_from(failure: shared::Failure) -> Cause {
+/// A cause as another process said it.
+pub fn cause_from(failure: shared::Failure) -> Cause {
     Cause::reported(&failure.reason, &failure.message, &failure.advice)
 }
 

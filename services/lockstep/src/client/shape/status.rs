@@ -1,12 +1,14 @@
 //! The documents of `status` and `server ls`.
 
+use lockstep_model::Reason;
 use lockstep_proto::{
     filesync::v1 as filesync,
     gateway::v1::{self as gateway, cell, server_summary},
+    shared::v1::Failure as WireFailure,
 };
 use serde::Serialize;
 
-use super::{Failure, seconds, word};
+use super::{Failure, nanos, seconds, word};
 use crate::out;
 
 /// `status`.
@@ -48,6 +50,10 @@ pub(crate) struct Server<'a> {
     transfers: Vec<Transfer<'a>>,
     silent_seconds: Option<f64>,
     clock_state: String,
+    clock_offset_seconds: Option<f64>,
+    clock_uncertainty_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fence: Option<Failure<'a>>,
     version: &'a str,
     mode: &'a str,
     filesync_uri: &'a str,
@@ -98,6 +104,9 @@ impl<'a> Server<'a> {
             transfers: server.transfers.iter().map(Transfer::of).collect(),
             silent_seconds: server.silent_age.map(seconds),
             clock_state: clock_state(server),
+            clock_offset_seconds: server.clock_offset.map(seconds),
+            clock_uncertainty_seconds: server.clock_uncertainty.map(seconds),
+            fence: server.fence.as_ref().map(Failure::of),
             version: &server.version,
             mode: &server.mode,
             filesync_uri: &server.filesync_uri,
@@ -181,6 +190,27 @@ pub(crate) fn clock_state(server: &gateway::ServerSummary) -> String {
     word(state.map(|state| state.as_str_name()), "CLOCK_STATE_")
 }
 
+/// The state of a clock for people, with its offset unless it is trusted.
+pub(crate) fn clock_words(server: &gateway::ServerSummary) -> String {
+    let is_trusted = server.clock_state() == server_summary::ClockState::Trusted;
+    let offset = server.clock_offset.filter(|_| !is_trusted);
+    let offset = offset.map(|offset| format!(" {}", out::offset_short(nanos(offset))));
+    format!("{}{}", clock_state(server), offset.unwrap_or_default())
+}
+
+/// Why the server originates nothing, unless its filesync says that already: a condition is what it really refuses by, and
+/// nothing is said twice.
+pub(crate) fn fence(server: &gateway::ServerSummary) -> Option<&WireFailure> {
+    let conditions = server.conditions.iter().filter_map(|condition| condition.failure.as_ref());
+    let is_told = conditions.into_iter().any(|failure| is_fence(&failure.reason));
+    server.fence.as_ref().filter(|_| !is_told)
+}
+
+/// Whether it is a reason of the time guard.
+pub(crate) fn is_fence(reason: &str) -> bool {
+    [Reason::ClockFenced, Reason::RestartRequired].iter().any(|fence| fence.as_str() == reason)
+}
+
 /// The state of a cell, without its prefix.
 pub(crate) fn cell_state(cell: &gateway::Cell) -> String {
     cell_state_of(cell.state)
@@ -206,8 +236,6 @@ pub(crate) fn cell_words(cell: &gateway::Cell) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lockstep_proto::shared::v1::Failure as WireFailure;
-
     use super::*;
 
     #[test]
@@ -223,7 +251,7 @@ mod tests {
             ..gateway::ServerSummary::default()
         };
         let text = serde_json::to_string(&Server::of(&server)).expect("JSON");
-        let expected = r#"{"server_id":"s1","state":"READY","revision":null,"lag_count":0,"exception_count":0,"in_sync_count":0,"file_count":0,"conditions":[{"reason":"R","message":"m","advice":"a"}],"transfers":[],"silent_seconds":1.5,"clock_state":"UNMEASURED","version":"","mode":"","filesync_uri":"","oldest_missing":null,"remaining_bytes":0,"bytes_per_second":0,"time_left_seconds":null,"copying_count":0,"failed_count":0,"pending_count":0,"compared_seconds":null,"hashed_seconds":null,"membership":"UNSPECIFIED"}"#;
+        let expected = r#"{"server_id":"s1","state":"READY","revision":null,"lag_count":0,"exception_count":0,"in_sync_count":0,"file_count":0,"conditions":[{"reason":"R","message":"m","advice":"a"}],"transfers":[],"silent_seconds":1.5,"clock_state":"UNMEASURED","clock_offset_seconds":null,"clock_uncertainty_seconds":null,"version":"","mode":"","filesync_uri":"","oldest_missing":null,"remaining_bytes":0,"bytes_per_second":0,"time_left_seconds":null,"copying_count":0,"failed_count":0,"pending_count":0,"compared_seconds":null,"hashed_seconds":null,"membership":"UNSPECIFIED"}"#;
         assert_eq!(text, expected);
     }
 

@@ -34,6 +34,8 @@ pub struct Members {
     pub generation: u64,
     /// `https://host:port` of filesync, by server.
     pub addresses: BTreeMap<ServerId, String>,
+    /// `https://host:port` of timeguard, by server; a server that has not announced one is left out.
+    pub guards: BTreeMap<ServerId, String>,
 }
 
 /// The shared state, with the view of one service. Clones share it.
@@ -163,14 +165,18 @@ impl<V: Live> Board<V> {
 
     /// Tells the roster which servers take part now; `anew` if all have to report from the beginning.
     pub fn enrol(&self, anew: bool) {
-        let addresses: BTreeMap<ServerId, String> = self.read(|view| {
-            let part = view.copies().servers().iter().filter(|(_, server)| server.excluded.is_none());
-            part.map(|(id, server)| (id.clone(), server.record.filesync.clone())).collect()
+        let (addresses, guards) = self.read(|view| {
+            let part = || view.copies().servers().iter().filter(|(_, server)| server.excluded.is_none());
+            let addresses: BTreeMap<ServerId, String> =
+                part().map(|(id, server)| (id.clone(), server.record.filesync.clone())).collect();
+            let guards = part().map(|(id, server)| (id.clone(), server.record.timeguard.clone()));
+            (addresses, guards.filter(|(_, uri)| !uri.is_empty()).collect::<BTreeMap<_, _>>())
         });
         self.shared.members.send_if_modified(|members| {
-            let changed = anew || members.addresses != addresses;
+            let changed = anew || members.addresses != addresses || members.guards != guards;
             members.generation += u64::from(anew);
             members.addresses = addresses;
+            members.guards = guards;
             changed
         });
     }

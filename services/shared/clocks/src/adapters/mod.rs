@@ -1,0 +1,3 @@
+//! The port over gRPC.
+
+pub mod clock_reports_grpc;
