@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use filesync::{Parts, Settings, adapters::peers_grpc::GrpcPeers, engine::Adapters};
+use filesync::{
+    Parts, Settings,
+    adapters::{guard_none::NoGuard, peers_grpc::GrpcPeers},
+    engine::Adapters,
+};
 use futures::FutureExt as _;
 use gateway::proxy::Backends;
 use lockstep_chassis::{Channels, Drain, Health};
@@ -37,7 +41,7 @@ pub(crate) const SCRUB_EVERY: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The filesync of the simulation: nothing but its ports differs from the real one.
-type Simulated = Parts<SimStore, SimIndex, SimRegistry, GrpcPeers, SimClock, Chance>;
+type Simulated = Parts<SimStore, SimIndex, SimRegistry, GrpcPeers, NoGuard, SimClock, Chance>;
 
 /// What outlives the process of a server: its disk, its index, its way to the registry, its clock.
 #[derive(Clone)]
@@ -206,6 +210,7 @@ impl Mesh {
                     index: server.index,
                     registry: server.registry,
                     peers: GrpcPeers::new(Channels::new(SimDial(server.net.clone()))),
+                    guard: NoGuard,
                     clock: server.clock,
                     entropy: server.entropy,
                 };

@@ -1,6 +1,6 @@
 //! Configuration of a filesync: read completely before any side effect.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use lockstep_chassis::{Settings as Source, config::Span};
 use lockstep_model::{
@@ -21,6 +21,34 @@ pub struct Config {
     pub registry: lockstep_registry::Location,
     /// Space on the disk that copies leave free, in bytes.
     pub reserve_bytes: u64,
+    /// Whether the own time guard may fence this server.
+    pub fence: Fencing,
+}
+
+/// Whether a time guard is listened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fencing {
+    /// It is; a server whose clock is wrong originates nothing.
+    On,
+    /// It is not, and nothing is fenced.
+    Off,
+}
+
+/// It is neither on nor off.
+#[derive(Debug, thiserror::Error)]
+#[error("must be on or off")]
+pub struct InvalidFencing;
+
+impl FromStr for Fencing {
+    type Err = InvalidFencing;
+
+    fn from_str(text: &str) -> Result<Self, InvalidFencing> {
+        match text {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err(InvalidFencing),
+        }
+    }
 }
 
 /// What the engine needs to know.
@@ -34,7 +62,7 @@ pub struct Settings {
     pub version: ProductVersion,
     /// Where others reach this filesync; empty until the listener has a port.
     pub advertise: String,
-    /// Where others reach the timeguard of this server; may be empty.
+    /// Where this process and others reach the timeguard of this server; may be empty where nothing is fenced.
     pub timeguard: String,
     /// Everything is compared with the registry this often, whatever else happens (R21).
     pub reconcile_every: Duration,
@@ -89,6 +117,8 @@ impl Config {
         );
         let timeguard =
             source.or("timeguard", "where others reach the timeguard of this server, https://host:port", "");
+        let fence =
+            source.or("fence", "on, or off to let this server change files whatever its clock says", "on");
         let every =
             source.or::<Span>("reconcile-every", "how often everything is compared with the registry", "5m");
         let reserve_bytes =
@@ -136,6 +166,10 @@ impl Config {
                 scrub_bytes: scrub_bytes?,
             },
         };
+        let fence: Fencing = fence?;
+        if fence == Fencing::On && settings.timeguard.is_empty() {
+            source.problem("timeguard must be given, or fence must be off");
+        }
         let (root, state): (PathBuf, PathBuf) = (root?, state?);
         if state.starts_with(&root) {
             source.problem("state must not be below root: a root that is not mounted would take it along");
@@ -156,6 +190,6 @@ impl Config {
         if checks.scrub_every < Duration::from_secs(1) {
             source.problem("scrub-every must be at least 1s");
         }
-        Some(Self { settings, root, state, registry: registry?, reserve_bytes: reserve_bytes? })
+        Some(Self { settings, root, state, registry: registry?, reserve_bytes: reserve_bytes?, fence })
     }
 }

@@ -6,7 +6,7 @@
 //! ```text
 //!   grpc ──▶ engine ──▶ domain (pure: plan, naming, tree)
 //!              │
-//!              └─▶ ports: Store  Index  Registry  Peers  Clock  Entropy ◀── adapters (real, simulation)
+//!              └─▶ ports: Store  Index  Registry  Peers  Guard  Clock  Entropy ◀── adapters (real, simulation)
 //! ```
 //!
 //! Invariants
@@ -25,6 +25,6 @@ mod metrics;
 pub mod ports;
 mod run;
 
-pub use config::{Checks, Config, Settings};
+pub use config::{Checks, Config, Fencing, Settings};
 pub use domain::exception::EXCEPTIONS_MAX;
 pub use run::{Parts, run, serve};

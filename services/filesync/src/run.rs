@@ -1,6 +1,6 @@
 //! From configuration to a serving process.
 
-use std::{convert::Infallible, marker::PhantomData};
+use std::{marker::PhantomData, sync::Arc};
 
 use lockstep_chassis::{App, Connection, Drain, Health, Process, StartError};
 use lockstep_model::{
@@ -16,46 +16,57 @@ use lockstep_registry::{CachedMembers, Registry, SqliteRegistry};
 use tokio_stream::Stream;
 
 use crate::{
-    adapters::{index_sqlite::SqliteIndex, peers_grpc::GrpcPeers, store_fs::FsStore},
-    config::{Config, Settings},
+    adapters::{
+        guard_grpc::{GrpcGuard, GuardLink},
+        index_sqlite::SqliteIndex,
+        peers_grpc::GrpcPeers,
+        store_fs::FsStore,
+    },
+    config::{Config, Fencing, Settings},
     engine::{Adapters, Engine},
     grpc::{
         content_service::Contents, file_service::Files, replica_service::Replicas, store_service::Stores,
         upload_service::Uploads,
     },
     metrics,
-    ports::{Index, Peers, Ports, Store},
+    ports::{Guard, Index, Peers, Ports, Store},
 };
 
 /// The largest message a call may carry, in bytes.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 /// The ports of a process, by the types of their adapters.
-pub struct Parts<S, I, R, N, C, E>(PhantomData<(S, I, R, N, C, E, Infallible)>);
+pub struct Parts<S, I, R, N, G, C, E>(PhantomData<(S, I, R, N, G, C, E)>);
 
-impl<S, I, R, N, C, E> Clone for Parts<S, I, R, N, C, E> {
+impl<S, I, R, N, G, C, E> Clone for Parts<S, I, R, N, G, C, E> {
     fn clone(&self) -> Self {
         Self(PhantomData)
     }
 }
 
-impl<S: Store, I: Index, R: Registry, N: Peers, C: Clock, E: Entropy> Ports for Parts<S, I, R, N, C, E> {
+impl<S: Store, I: Index, R: Registry, N: Peers, G: Guard, C: Clock, E: Entropy> Ports
+    for Parts<S, I, R, N, G, C, E>
+{
     type Store = S;
     type Index = I;
     type Registry = R;
     type Peers = N;
+    type Guard = G;
     type Clock = C;
     type Entropy = E;
 }
 
 /// What a process uses.
-type Real = Parts<FsStore, SqliteIndex, SqliteRegistry, GrpcPeers, SystemClock, SystemEntropy>;
+type Real =
+    Parts<FsStore, SqliteIndex, SqliteRegistry, GrpcPeers, Option<GrpcGuard>, SystemClock, SystemEntropy>;
 
 /// Runs a filesync until it drains.
 ///
 /// # Errors
 /// [`StartError`] if something that it needs is not there: the state directory, the index, the registry.
 pub async fn run(mut config: Config, process: Process) -> Result<(), StartError> {
+    // Whether the clock was set before or after this process began, the guard tells by it.
+    let started = SystemClock.reading();
     let _state = crate::adapters::state_lock::lock(&config.state)?;
     let index = SqliteIndex::open(&config.state.join("index.sqlite")).map_err(|error| {
         let advice =
@@ -67,11 +78,24 @@ pub async fn run(mut config: Config, process: Process) -> Result<(), StartError>
     if config.settings.advertise.is_empty() {
         config.settings.advertise = format!("https://{}", process.address);
     }
+    let guard = (config.fence == Fencing::On).then(|| {
+        let tls = process.tls.clone();
+        let link = GuardLink {
+            server: config.settings.server_id.clone(),
+            uri: config.settings.timeguard.clone(),
+            channels: process.channels.clone(),
+            started,
+            is_current: Arc::new(move || tls.is_current()),
+            entropy: SystemEntropy,
+        };
+        GrpcGuard::start(link, &process.drain, &process.health)
+    });
     let ports: Adapters<Real> = Adapters {
         store: FsStore::of(&config.settings.server_id, &config.root, config.reserve_bytes),
         index,
         registry,
         peers: GrpcPeers::new(process.channels.clone()),
+        guard,
         clock: SystemClock,
         entropy: SystemEntropy,
     };

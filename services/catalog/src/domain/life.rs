@@ -36,8 +36,8 @@ pub fn is_unregistered(record: &FirmwareRecord) -> bool {
     record.files.iter().all(|file| file.file_id.is_none())
 }
 
-/// Whether a failure of this reason may end by itself: a server or vendor that is away, a disk that is full. What it tells
-/// stays the same however often it is asked ends the download.
+/// Whether a failure of this reason may end by itself: a server or vendor that is away, a disk that is full, a clock that is
+/// wrong. What it tells stays the same however often it is asked ends the download.
 pub const fn passes(reason: Reason) -> bool {
     matches!(
         reason,
@@ -55,6 +55,8 @@ pub const fn passes(reason: Reason) -> bool {
             | Reason::OffsetMismatch
             | Reason::UploadNotFound
             | Reason::NoHolder
+            | Reason::ClockFenced
+            | Reason::RestartRequired
     )
 }
 

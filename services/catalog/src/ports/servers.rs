@@ -56,10 +56,11 @@ pub struct Seen {
 /// What the filesync of a server does for the catalog. Every call has a deadline of its own, but for
 /// [`write`](Self::write), which ends when nothing moves any more.
 pub trait Servers: Clone + Send + Sync + 'static {
-    /// Whether the disk has room for so many bytes.
+    /// Whether the server would take an upload of so many bytes: its disk has room, and its clock is right.
     ///
     /// # Errors
-    /// `DISK_FULL` with figures, `STORE_READ_ONLY`, `STORE_OFFLINE`, `SERVER_NOT_ELIGIBLE`, `PEER_UNREACHABLE`.
+    /// `DISK_FULL` with figures, `STORE_READ_ONLY`, `STORE_OFFLINE`, `SERVER_NOT_ELIGIBLE`, `CLOCK_FENCED`, `RESTART_REQUIRED`,
+    /// `PEER_UNREACHABLE`.
     fn check_space(&self, server: &Server, bytes: u64) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// How many bytes of an upload are safe; `None` if there is none.

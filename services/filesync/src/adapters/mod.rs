@@ -1,5 +1,7 @@
 //! The real things behind the ports, and those of the simulation.
 
+pub mod guard_grpc;
+pub mod guard_none;
 pub mod index_memory;
 pub mod index_sqlite;
 pub mod peers_grpc;

@@ -6,7 +6,7 @@ use lockstep_model::{Digest, FilePath, Reason, Revision, ServerId, UploadId, pat
 use lockstep_registry::RegistryError;
 
 use crate::{
-    domain::exception::Obstacle,
+    domain::{exception::Obstacle, guard::Fence},
     ports::{PeerError, StoreError},
 };
 
@@ -243,6 +243,14 @@ pub enum FileError {
         server: ServerId,
         /// What bars it.
         obstacle: Obstacle,
+    },
+    /// The clock of the server is wrong, or nobody can say that it is right, or it was set and nothing was restarted.
+    #[error("server {server} originates nothing now: {fence}")]
+    Fenced {
+        /// The server.
+        server: ServerId,
+        /// What its time guard says.
+        fence: Box<Fence>,
     },
     /// The registry refused, failed or did not answer.
     #[error(transparent)]

@@ -4,6 +4,7 @@ pub mod aside;
 pub mod check;
 pub mod error;
 pub mod exception;
+pub mod guard;
 pub mod hasher;
 pub mod held;
 pub mod intent;

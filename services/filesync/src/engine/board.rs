@@ -1,6 +1,7 @@
 //! What is known right now, in memory: read by everybody, written after the index has it.
 
 mod ages;
+mod fence;
 mod left;
 mod room;
 mod state;

@@ -62,7 +62,7 @@ impl<P: Ports> Engine<P> {
         ask: &Ask,
         files: &[(FilePath, Revision)],
     ) -> Result<(Vec<Registered>, Revision), FileError> {
-        self.may_originate()?;
+        self.may_change()?;
         self.verify_store().await?;
         // Of the same request at the same time, the second waits for the answer of the first.
         let _turn = self.inner.requests.acquire_names([fold(&ask.label())].into()).await;
@@ -81,6 +81,7 @@ impl<P: Ports> Engine<P> {
             let tombstones: Vec<_> = files.iter().map(|(path, _)| tombstone(path)).collect();
             return Ok((deleted(files, tombstones)?, revision));
         }
+        self.may_originate().await?;
         let keys: Vec<String> = files.iter().map(|(path, _)| file_key(path)).collect();
         for _ in 0..ATTEMPTS_MAX {
             let latest = self.registry().get_latest(keys.clone()).await?;

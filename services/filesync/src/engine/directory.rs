@@ -95,7 +95,7 @@ impl<P: Ports> Engine<P> {
         to: Option<&FilePath>,
         seen: Seen,
     ) -> Result<(Summary, Revision), FileError> {
-        self.may_originate()?;
+        self.may_change()?;
         // Of the same request at the same time, the second waits for the answer of the first.
         let _turn = self.inner.requests.acquire_names([fold(&ask.label())].into()).await;
         let Seen { file_count, latest } = seen;
@@ -107,6 +107,7 @@ impl<P: Ports> Engine<P> {
         if let Some(revision) = self.known_request(&request).await? {
             return self.replay_directory(path, revision).await;
         }
+        self.may_originate().await?;
         match self.try_change(ask, &request, path, to, seen).await {
             // Another server may have carried it out at the same time; then what is in the way is its work.
             Err(error) => match self.known_request(&request).await? {

@@ -98,6 +98,11 @@ impl<P: Ports> Engine<P> {
                 limit: EARLY_MAX,
             });
         };
+        // Kept longer than usual while the clock is in doubt; so no more come, but in the ordinary way.
+        if !self.may_expire() && early.known().whole.len() >= EARLY_MAX {
+            let (server, what) = (self.server().clone(), "contents that arrived early");
+            return Err(FileError::Overloaded { server, what, limit: EARLY_MAX });
+        }
         if size_bytes > UPLOAD_BYTES_MAX {
             let what = "a file".to_owned();
             return Err(FileError::TooLarge { what, limit: UPLOAD_BYTES_MAX, actual: size_bytes });
@@ -204,6 +209,9 @@ impl<P: Ports> Engine<P> {
 
     /// Removes contents that nobody wanted in time.
     pub(super) async fn sweep_early(&self) {
+        if !self.may_expire() {
+            return;
+        }
         let mut old = Vec::new();
         self.inner.early.known().whole.retain(|_, (copy, since)| {
             let keep = since.elapsed() < KEEP;

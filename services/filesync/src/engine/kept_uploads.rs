@@ -96,9 +96,10 @@ impl<P: Ports> Engine<P> {
     /// Whether the disk has room for so many bytes beside everything that is under way; answers how many it has room for.
     ///
     /// # Errors
-    /// `DISK_FULL` with figures, `STORE_READ_ONLY`, `STORE_OFFLINE`, `SERVER_NOT_ELIGIBLE`.
+    /// `DISK_FULL` with figures, `STORE_READ_ONLY`, `STORE_OFFLINE`, `SERVER_NOT_ELIGIBLE`, `CLOCK_FENCED`,
+    /// `RESTART_REQUIRED`.
     pub async fn check_space(&self, bytes: u64) -> Result<u64, FileError> {
-        self.may_originate()?;
+        self.may_originate().await?;
         self.verify_store().await?;
         let free_bytes = self.inner.ports.store.free_bytes().await.map_err(|error| self.disk(error))?;
         let free_bytes = free_bytes.saturating_sub(self.inner.reserved_bytes.load(Ordering::Relaxed));
@@ -147,8 +148,14 @@ impl<P: Ports> Engine<P> {
         Ok(())
     }
 
-    /// Removes uploads that nobody continued for a day.
+    /// Removes uploads that nobody continued for a day. A restart begins the day anew, and so does a time in which the clock
+    /// of this server is in doubt: then nobody could register them.
     pub(super) async fn sweep_uploads(&self) -> Result<(), FileError> {
+        if !self.may_expire() {
+            let now = Instant::now();
+            self.uploads().values_mut().for_each(|known| known.touched = now);
+            return Ok(());
+        }
         let idle = |known: &Known| !matches!(known.state, State::Busy) && known.touched.elapsed() > IDLE_MAX;
         let old: Vec<Upload> =
             self.uploads().values().filter(|known| idle(known)).map(|known| known.upload.clone()).collect();

@@ -21,6 +21,7 @@ mod doubt;
 mod early;
 mod examine;
 mod exchange;
+mod fence;
 mod fetch;
 mod fetch_large;
 mod fetch_small;
@@ -130,6 +131,8 @@ pub struct Adapters<P: Ports> {
     pub registry: P::Registry,
     /// Other servers.
     pub peers: P::Peers,
+    /// The time guard of this server.
+    pub guard: P::Guard,
     /// Time.
     pub clock: P::Clock,
     /// Chance.
@@ -186,8 +189,8 @@ impl<P: Ports> Engine<P> {
         &self.inner.ports.registry
     }
 
-    /// Whether this server may originate changes now.
-    fn may_originate(&self) -> Result<(), FileError> {
+    /// Whether anything but its clock keeps this server from changing something now.
+    fn may_change(&self) -> Result<(), FileError> {
         let server = || self.server().clone();
         if self.inner.drain.is_draining() {
             return Err(FileError::Draining { server: server() });

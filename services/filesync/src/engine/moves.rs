@@ -44,7 +44,7 @@ impl<P: Ports> Engine<P> {
         new_path: &FilePath,
         expected: Revision,
     ) -> Result<Registered, FileError> {
-        self.may_originate()?;
+        self.may_change()?;
         // Of the same request at the same time, the second waits for the answer of the first.
         let _turn = self.inner.requests.acquire_names([fold(&ask.label())].into()).await;
         let (target, label) = (std::slice::from_ref(new_path), ask.label());
@@ -54,6 +54,7 @@ impl<P: Ports> Engine<P> {
         if let Some(revision) = self.known_request(&request).await? {
             return self.replay(revision, target, &label).await?.pop().ok_or_else(not_found);
         }
+        self.may_originate().await?;
         match self.try_move(ask, &request, path, new_path, expected).await {
             // Another server may have carried it out at the same time; then what is in the way is its work.
             Err(error) => match self.known_request(&request).await? {

@@ -36,12 +36,15 @@ impl<P: Ports> Engine<P> {
         files: &[(FilePath, Revision)],
         placement: Placement,
     ) -> Result<Vec<Registered>, FileError> {
-        self.may_originate()?;
+        self.may_change()?;
         // Of the same request at the same time, the second waits for the answer of the first.
         let _turn = self.inner.requests.acquire_names([fold(&ask.label())].into()).await;
         let fingerprint = format!("place {placement:?} {files:?}");
         let request = Request { caller: ask.caller.clone(), id: ask.request_id.to_string(), fingerprint };
         let is_known = self.known_request(&request).await?.is_some();
+        if !is_known {
+            self.may_originate().await?;
+        }
         let keys: Vec<String> = files.iter().map(|(path, _)| file_key(path)).collect();
         let records = self.registry().get(keys).await?;
         let mut commit =

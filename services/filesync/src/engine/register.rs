@@ -77,7 +77,7 @@ impl<P: Ports> Engine<P> {
     }
 
     async fn register_now(&self, ask: &Ask, files: Vec<NewFile>) -> Result<Vec<Registered>, FileError> {
-        self.may_originate()?;
+        self.may_change()?;
         self.verify_store().await?;
         self.may_note().await?;
         // Of the same request at the same time, the second waits for the answer of the first.
@@ -87,6 +87,7 @@ impl<P: Ports> Engine<P> {
         if let Some(revision) = self.known_request(&request).await? {
             return self.replay(revision, &paths, &ask.label()).await;
         }
+        self.may_originate().await?;
         let expected = files.iter().filter_map(|file| Some((file.path.clone(), file.replaces()?)));
         let replaced = match self.replaced(&expected.collect::<Vec<_>>(), &ask.label()).await? {
             Replaced::Already(revision) => return self.replay(revision, &paths, &ask.label()).await,

@@ -45,7 +45,7 @@ impl<P: Ports> Engine<P> {
         path: &FilePath,
         expected: Revision,
     ) -> Result<Registered, FileError> {
-        self.may_originate()?;
+        self.may_change()?;
         self.verify_store().await?;
         // Of the same request at the same time, the second waits for the answer of the first.
         let _turn = self.inner.requests.acquire_names([fold(&ask.label())].into()).await;
@@ -58,6 +58,7 @@ impl<P: Ports> Engine<P> {
         if let Some(Recalled::Done(answer)) = self.recall(&request).await? {
             return recalled(path, &answer);
         }
+        self.may_originate().await?;
         let current = self.registered_at(path, expected).await?;
         let paths = std::slice::from_ref(path);
         let wanted = Algorithms { md5: true, sha256: false };
@@ -144,7 +145,8 @@ impl<P: Ports> Engine<P> {
     }
 
     async fn restore_now(&self, path: &FilePath, expected: Revision) -> Result<Registered, FileError> {
-        self.may_originate()?;
+        // It makes no transaction: what is registered comes back, whatever the clock says.
+        self.may_change()?;
         self.verify_store().await?;
         let current = self.registered_at(path, expected).await?;
         // What changed since the last walk is found now; without it, a file that looks held would be left as it is.

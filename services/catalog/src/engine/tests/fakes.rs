@@ -170,6 +170,8 @@ pub(super) struct House {
     pub(super) writers: BTreeSet<UploadId>,
     pub(super) is_away: bool,
     pub(super) room_bytes: Option<u64>,
+    /// Why the server originates nothing, if it is fenced: no new upload, no registration.
+    pub(super) fence: Option<Reason>,
     /// Registrations wait for as long as this is set.
     pub(super) holds_registrations: bool,
     pub(super) registrations: u64,
@@ -221,6 +223,13 @@ impl FakeServers {
         }
     }
 
+    fn unfenced(&self) -> Result<(), Refusal> {
+        match self.house().fence {
+            Some(reason) => Err(Refusal::new(reason, "its clock is wrong")),
+            None => Ok(()),
+        }
+    }
+
     async fn change(
         &self,
         files: Vec<Seen>,
@@ -228,6 +237,7 @@ impl FakeServers {
         change: impl Fn(&FilePath, FileRecord) -> Option<(FilePath, FileRecord)>,
     ) -> Result<(), Refusal> {
         self.here()?;
+        self.unfenced()?;
         let mut commit = Commit { request: Some(request(id, format!("{files:?}"))), ..Commit::default() };
         for Seen { path, revision } in files {
             let Some((_, before)) = self.registered(path.as_str()).await else {
@@ -276,6 +286,7 @@ fn refusal(error: &RegistryError) -> Refusal {
 impl Servers for FakeServers {
     async fn check_space(&self, _: &Server, bytes: u64) -> Result<(), Refusal> {
         self.here()?;
+        self.unfenced()?;
         match self.house().room_bytes {
             Some(room) if room < bytes => {
                 let metadata =
@@ -299,6 +310,9 @@ impl Servers for FakeServers {
         mut chunks: mpsc::Receiver<Bytes>,
     ) -> Result<u64, Refusal> {
         self.here()?;
+        if !self.house().uploads.contains_key(&upload.id) {
+            self.unfenced()?;
+        }
         {
             let mut house = self.house();
             let stands = house.uploads.get(&upload.id).map_or(0, |(bytes, _)| bytes.len() as u64);
@@ -337,6 +351,7 @@ impl Servers for FakeServers {
         request_id: RequestId,
     ) -> Result<Vec<Registered>, Refusal> {
         self.here()?;
+        self.unfenced()?;
         let label = format!("{} {request_id}", Identity::Service("catalog"));
         let mut commit =
             Commit { request: Some(request(&request_id, "register".into())), ..Commit::default() };

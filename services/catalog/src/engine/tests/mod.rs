@@ -3,6 +3,7 @@
 mod changes;
 mod downloads;
 mod fakes;
+mod fenced;
 
 use std::time::Duration;
 

@@ -6,6 +6,9 @@ use lockstep_model::{Fault, Metadata, Reason, Violation};
 
 use super::FileError;
 
+/// A fence is lifted some ten seconds after the clock is right again.
+const FENCED_RETRY: Duration = Duration::from_secs(5);
+
 impl Fault for FileError {
     fn reason(&self) -> Reason {
         match self {
@@ -29,6 +32,7 @@ impl Fault for FileError {
             Self::Overloaded { .. } => Reason::Overloaded,
             Self::NotEligible { .. } => Reason::ServerNotEligible,
             Self::Barred { obstacle, .. } => obstacle.reason,
+            Self::Fenced { fence, .. } => fence.reason,
             Self::Registry(error) => error.reason(),
             Self::Store { error, .. } => error.reason(),
             Self::Index { .. } => Reason::Internal,
@@ -123,6 +127,17 @@ impl Fault for FileError {
             Self::NotEligible { server, why } => {
                 vec![("server_id", server.to_string()), ("why", why.to_string())]
             }
+            Self::Fenced { server, fence } => {
+                let seconds = |value: f64| format!("{value:.3}");
+                let mut metadata = vec![("server_id", server.to_string())];
+                let offset = fence.offset.map(|offset| seconds(offset.as_secs_f64()));
+                let uncertainty = fence.uncertainty.map(|uncertainty| seconds(uncertainty.as_secs_f64()));
+                metadata.extend(offset.map(|offset| ("offset_seconds", offset)));
+                metadata.extend(uncertainty.map(|uncertainty| ("uncertainty_seconds", uncertainty)));
+                metadata.extend(fence.limit.map(|limit| ("limit_seconds", limit.as_secs_f64().to_string())));
+                metadata.push(("since_seconds", fence.age.as_secs().to_string()));
+                metadata
+            }
             Self::Registry(error) => error.metadata(),
             Self::Store { server, error } => {
                 let mut metadata = error.metadata();
@@ -149,6 +164,7 @@ impl Fault for FileError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { .. } => Some(Duration::from_secs(1)),
+            Self::Fenced { fence, .. } if fence.reason == Reason::ClockFenced => Some(FENCED_RETRY),
             Self::Registry(error) => error.retry_after(),
             Self::Store { error, .. } => error.retry_after(),
             _ => None,

@@ -1,0 +1,84 @@
+//! What follows from the time guard: a server that it fences originates nothing, and drops nothing because of its age.
+//! Whatever makes no change of its own goes on: copies from peers, serving, rounds, and bytes of uploads that were begun.
+
+use std::time::Duration;
+
+use lockstep_chassis::deadline;
+use tokio::time::{Instant, sleep_until};
+
+use super::Engine;
+use crate::{
+    domain::{
+        error::FileError,
+        guard::{Fence, Standing},
+    },
+    ports::{Guard as _, Ports},
+};
+
+/// How long a call waits for the first judgement of the clock.
+const STARTING_MAX: Duration = Duration::from_secs(10);
+/// What is left to a caller to be told why, out of its deadline.
+const TELL: Duration = Duration::from_millis(500);
+
+impl<P: Ports> Engine<P> {
+    /// Whether this server may originate changes now. While its clock is not judged yet, that is waited for.
+    pub(super) async fn may_originate(&self) -> Result<(), FileError> {
+        self.may_change()?;
+        let guard = &self.inner.ports.guard;
+        let (begun, left) = (Instant::now(), deadline::remaining().unwrap_or(Duration::MAX));
+        let until = begun + STARTING_MAX.min(left.saturating_sub(TELL));
+        let fenced = |fence: Fence| {
+            let server = self.server().clone();
+            Err(FileError::Fenced { server, fence: Box::new(fence) })
+        };
+        loop {
+            let changed = guard.changed();
+            match guard.standing() {
+                Standing::Open => return self.may_change(),
+                Standing::Fenced(fence) => return fenced(fence),
+                Standing::Starting if Instant::now() >= until => {
+                    return fenced(Fence::unjudged(self.server(), begun.elapsed()));
+                }
+                Standing::Starting => tokio::select! {
+                    biased;
+                    () = self.inner.drain.started() => return self.may_change(),
+                    () = changed => {}
+                    () = sleep_until(until) => {}
+                },
+            }
+        }
+    }
+
+    /// Whether something may go because it is old: not while the clock is in doubt (R65), although no age is measured by it.
+    pub(super) fn may_expire(&self) -> bool {
+        self.inner.ports.guard.standing() == Standing::Open
+    }
+
+    /// Shows the fence as a condition of the server, until the process drains. It is told once when it begins and once when
+    /// it ends.
+    pub(super) async fn run_fence(self) {
+        loop {
+            let changed = self.inner.ports.guard.changed();
+            let standing = self.inner.ports.guard.standing();
+            let fence = match &standing {
+                Standing::Fenced(fence) => Some(fence),
+                Standing::Open | Standing::Starting => None,
+            };
+            // A guard that starts anew says nothing new yet: what was said before it stays.
+            if standing != Standing::Starting {
+                match (self.inner.board.show_fence(fence, Instant::now()), fence) {
+                    (None, Some(fence)) => {
+                        tracing::warn!(reason = %fence.reason, why = %fence, "fenced: nothing is originated here");
+                    }
+                    (Some(reason), None) => tracing::info!(%reason, "not fenced any more"),
+                    _ => {}
+                }
+            }
+            tokio::select! {
+                biased;
+                () = self.inner.drain.started() => return,
+                () = changed => {}
+            }
+        }
+    }
+}
