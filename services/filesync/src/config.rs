@@ -193,3 +193,30 @@ impl Config {
         Some(Self { settings, root, state, registry: registry?, reserve_bytes: reserve_bytes?, fence })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R62: a server without a guard is one by decision, not by oversight.
+    #[test]
+    fn a_guard_is_missing_only_where_somebody_said_so() {
+        let read = |args: &[&str]| {
+            let all = ["--server-id=s1", "--root=/r", "--state=/s", "--registry=sqlite:/registry"];
+            let args = all.iter().chain(args).map(|arg| (*arg).to_owned());
+            let mut source = Source::from_sources("filesync", args, []);
+            let config = Config::read(&mut source);
+            source.finish().map_err(|error| format!("{error:?}")).map(|()| config.map(|config| config.fence))
+        };
+        let guard = "--timeguard=https://localhost:1";
+        assert_eq!(read(&[guard]), Ok(Some(Fencing::On)));
+        assert_eq!(read(&[guard, "--fence=off"]), Ok(Some(Fencing::Off)));
+        assert_eq!(read(&["--fence=off"]), Ok(Some(Fencing::Off)));
+        for args in [&[][..], &["--fence=on"]] {
+            let problem = read(args).expect_err("a mistake");
+            assert!(problem.contains("timeguard must be given, or fence must be off"), "{problem}");
+        }
+        let problem = read(&[guard, "--fence=maybe"]).expect_err("a mistake");
+        assert!(problem.contains("must be on or off"), "{problem}");
+    }
+}

@@ -15,6 +15,7 @@
 //! 3. The disk is never evidence of what should exist; the registry is (I3).
 //! 4. The position passes a revision only when its files are held, gone, or exceptions (I4, I10).
 //! 5. One path has one owner from check through rename to index.
+//! 6. A server that its time guard fences originates nothing, and drops nothing because of its age (R62, R64, R65).
 
 pub mod adapters;
 pub mod config;
