@@ -1,6 +1,9 @@
 //! Clocks that are wrong, on real servers.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
 use lockstep_chassis::{Failure, status};
 use lockstep_proto::{
@@ -67,10 +70,12 @@ pub(crate) async fn until_well(client: &Client, server: &str) {
     .await;
 }
 
-/// A registration that is refused: why.
-pub(crate) async fn refused(ledger: &mut Ledger, client: &Client, server: &str, path: &str) -> Failure {
-    let answered = ledger.register(client, server, path, content(path, SIZE)).await;
-    status::read(&answered.expect_err("it is refused"))
+/// Tries to register a file that no other try is about, since a request that is repeated is answered as the first time.
+pub(crate) async fn attempt(client: &Client, server: &str) -> Result<(), Failure> {
+    static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
+    let path = format!("attempt/{}", ATTEMPTS.fetch_add(1, Ordering::Relaxed));
+    let answered = Ledger::default().register(client, server, &path, content(&path, SIZE)).await;
+    answered.map(drop).map_err(|status| status::read(&status))
 }
 
 async fn summary(client: &Client, server: &str) -> ServerSummary {
@@ -122,8 +127,7 @@ async fn a_clock_that_is_set_wrong_does_no_harm() {
     .await;
 
     let failure = wait::until("s2 refuses for its clock", WELL_MAX, || async {
-        let mut unnoted = Ledger::default();
-        let failure = refused(&mut unnoted, &client, "s2", "refused.bin").await;
+        let Err(failure) = attempt(&client, "s2").await else { return Err("it registers".to_owned()) };
         if failure.reason.as_str() == "CLOCK_FENCED" { Ok(failure) } else { Err(format!("{failure:?}")) }
     })
     .await;
@@ -154,12 +158,7 @@ async fn a_clock_that_is_set_wrong_does_no_harm() {
 
     clocks.set("s2", 0.0);
     until_well(&client, "s2").await;
-    wait::until("s2 originates again", WELL_MAX, || async {
-        let mut known = ledger.clone();
-        let registered = known.register(&client, "s2", "again.bin", content("again", SIZE)).await;
-        registered.map(|_| known).map_err(|status| status.to_string())
-    })
-    .await;
+    wait::until("s2 originates again", WELL_MAX, || async { attempt(&client, "s2").await }).await;
     let mut ledger = Ledger::listed(&installation).await;
     installation.in_sync(&ledger, WELL_MAX).await;
     for child in ["s2.filesync", "s2.timeguard"] {
@@ -232,11 +231,7 @@ async fn two_servers_that_disagree_both_stop() {
     clocks.set("s2", 90.0);
     for server in ["s1", "s2"] {
         let failure = wait::until(format!("{server} stops"), WELL_MAX, || async {
-            let failure = match ledger.clone().register(&client, server, "no.bin", content("no", SIZE)).await
-            {
-                Ok(_) => return Err("it registers".to_owned()),
-                Err(status) => status::read(&status),
-            };
+            let Err(failure) = attempt(&client, server).await else { return Err("it registers".to_owned()) };
             let is_meant =
                 failure.reason.as_str() == "CLOCK_FENCED" && failure.message.contains("nobody can say");
             if is_meant { Ok(failure) } else { Err(format!("{failure:?}")) }
@@ -260,11 +255,7 @@ async fn two_servers_that_disagree_both_stop() {
     assert_eq!(fence.state(), fence::State::Overruled);
     let by = fence.clock_override.expect("who");
     assert_eq!((by.principal.as_str(), by.justification.as_str()), ("operator/local", "s2 was set by hand"));
-    wait::until("s1 originates", WELL_MAX, || async {
-        let registered = ledger.clone().register(&client, "s1", "meanwhile.bin", content("m", SIZE)).await;
-        registered.map(drop).map_err(|status| status.to_string())
-    })
-    .await;
+    wait::until("s1 originates", WELL_MAX, || async { attempt(&client, "s1").await }).await;
     let audited = installation.log_of("s1.timeguard");
     assert!(
         audited.iter().any(|line| line.contains("operator/local") && line.contains("s2 was set by hand"))

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
-use lockstep_model::clock::{Clock, Reading};
+use lockstep_model::clock::Clock;
 pub(crate) use lockstep_tests::chance::Chance;
 
 /// The wall clock of one server: wrong from the start, and it can be stepped.
@@ -34,9 +34,5 @@ impl Clock for SimClock {
         let begin = Self::BEGIN + self.offset_seconds.load(Ordering::Relaxed);
         let begin = jiff::Timestamp::from_second(begin).expect("a time that people live in");
         begin + turmoil::sim_elapsed().unwrap_or_default()
-    }
-
-    fn reading(&self) -> Reading {
-        Reading { wall_ns: self.now().as_nanosecond(), since: turmoil::sim_elapsed().unwrap_or_default() }
     }
 }

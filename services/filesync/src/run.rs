@@ -2,10 +2,10 @@
 
 use std::{marker::PhantomData, sync::Arc};
 
-use lockstep_chassis::{App, Connection, Drain, Health, Process, StartError};
+use lockstep_chassis::{App, Connection, Drain, Health, Process, StartError, SystemReadings};
 use lockstep_model::{
     Incarnation,
-    clock::{Clock, Entropy, SystemClock, SystemEntropy},
+    clock::{Clock, Entropy, Readings as _, SystemClock, SystemEntropy},
 };
 use lockstep_proto::filesync::v1::{
     content_service_server::ContentServiceServer, file_service_server::FileServiceServer,
@@ -66,7 +66,7 @@ type Real =
 /// [`StartError`] if something that it needs is not there: the state directory, the index, the registry.
 pub async fn run(mut config: Config, process: Process) -> Result<(), StartError> {
     // Whether the clock was set before or after this process began, the guard tells by it.
-    let started = SystemClock.reading();
+    let started = SystemReadings.reading();
     let _state = crate::adapters::state_lock::lock(&config.state)?;
     let index = SqliteIndex::open(&config.state.join("index.sqlite")).map_err(|error| {
         let advice =

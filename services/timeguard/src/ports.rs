@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lockstep_model::{
     ServerId,
-    clock::{Clock, Entropy},
+    clock::{Entropy, Readings},
 };
 use lockstep_registry::Registry;
 
@@ -13,7 +13,7 @@ use crate::domain::{Reading, guard::Missed};
 /// Everything outside the engine, chosen once.
 pub trait Ports: Clone + Send + Sync + 'static {
     /// Both own clocks.
-    type Clock: Clock;
+    type Clock: Readings;
     /// Other clocks.
     type Witnesses: Witnesses;
     /// Word from the kernel that the own clock was set.

@@ -2,8 +2,8 @@
 
 use std::{convert::Infallible, marker::PhantomData};
 
-use lockstep_chassis::{App, Connection, Drain, Health, Process, StartError};
-use lockstep_model::clock::{Clock, Entropy, SystemClock, SystemEntropy};
+use lockstep_chassis::{App, Connection, Drain, Health, Process, StartError, SystemReadings};
+use lockstep_model::clock::{Entropy, Readings, SystemEntropy};
 use lockstep_proto::timeguard::v1::clock_service_server::ClockServiceServer;
 use lockstep_registry::{CachedMembers, Registry, SqliteRegistry};
 use tokio_stream::Stream;
@@ -29,7 +29,7 @@ impl<C, W, S, R, E> Clone for Parts<C, W, S, R, E> {
     }
 }
 
-impl<C: Clock, W: Witnesses, S: Signals + Sync, R: Registry, E: Entropy> Ports for Parts<C, W, S, R, E> {
+impl<C: Readings, W: Witnesses, S: Signals + Sync, R: Registry, E: Entropy> Ports for Parts<C, W, S, R, E> {
     type Clock = C;
     type Witnesses = W;
     type Signals = S;
@@ -38,7 +38,7 @@ impl<C: Clock, W: Witnesses, S: Signals + Sync, R: Registry, E: Entropy> Ports f
 }
 
 /// What a process uses.
-type Real = Parts<SystemClock, RealWitnesses, TimerfdSignals, SqliteRegistry, SystemEntropy>;
+type Real = Parts<SystemReadings, RealWitnesses, TimerfdSignals, SqliteRegistry, SystemEntropy>;
 
 /// Runs the service until it is told to stop.
 ///
@@ -60,7 +60,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), StartError> {
     let settings = Settings { server_id, limit, step_min, ntp, boot: boot.trim().to_owned() };
     let Process { drain, health, incoming, channels, tls, .. } = process;
     let ports: Adapters<Real> = Adapters {
-        clock: SystemClock,
+        clock: SystemReadings,
         witnesses: RealWitnesses::new(channels, tls, asks_kernel),
         registry: opened,
         entropy: SystemEntropy,

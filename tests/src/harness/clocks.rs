@@ -2,7 +2,8 @@
 
 use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use lockstep_model::clock::{Clock as _, SystemClock};
+use lockstep_chassis::SystemReadings;
+use lockstep_model::clock::Readings as _;
 use tempfile::TempDir;
 use tokio::net::UdpSocket;
 
@@ -79,7 +80,7 @@ impl TimeServer {
         let mut packet = [0; 48];
         loop {
             let (_, from) = self.socket.recv_from(&mut packet).await.expect("a question");
-            let now_ns = SystemClock.reading().wall_ns + (ahead_seconds + NTP_TO_UNIX_SECONDS) * SECOND_NS;
+            let now_ns = SystemReadings.reading().wall_ns + (ahead_seconds + NTP_TO_UNIX_SECONDS) * SECOND_NS;
             let time = u64::try_from((now_ns << 32) / SECOND_NS & i128::from(u64::MAX)).expect("64 bits");
             let mut answer = [0; 48];
             (answer[0], answer[1]) = ((4 << 3) | 4, 1);

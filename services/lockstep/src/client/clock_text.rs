@@ -117,6 +117,9 @@ fn wrong(it: &Looked) -> Vec<String> {
         _ if matches!(report.verdict(), Verdict::Doubtful | Verdict::Skewed) => {
             let (verdict, state) = (shape::clock_verdict(report), fence_word(report));
             lines.push(format!("  the clock of {server} is {verdict}, its fence is {state}"));
+            if !report.why.is_empty() {
+                lines.push(format!("      why   {}", out::escaped(&report.why)));
+            }
         }
         _ => {}
     }

@@ -4,8 +4,8 @@ use std::{io, sync::Arc};
 
 use http::Uri;
 use lockstep_model::Identity;
-use rustls::{CertificateError, pki_types::ServerName};
-use tokio::net::TcpStream;
+use rustls::{AlertDescription, CertificateError, pki_types::ServerName};
+use tokio::{io::AsyncBufReadExt as _, net::TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{channel::Dial, tls::TlsIdentity};
@@ -33,6 +33,9 @@ fn of_clocks(error: io::Error) -> io::Error {
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. },
         )) => io::Error::new(error.kind(), OutOfDate { cause: error.to_string() }),
+        Some(rustls::Error::AlertReceived(AlertDescription::CertificateExpired)) => {
+            io::Error::new(error.kind(), RefusedAsOutOfDate)
+        }
         _ => error,
     }
 }
@@ -45,6 +48,13 @@ pub(crate) fn is_out_of_date(error: &(dyn std::error::Error + 'static)) -> bool 
         inner.is_some_and(|inner| inner.is::<OutOfDate>())
     })
 }
+
+/// The certificate of this process is not valid by the wall clock of the other end.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "by its clock the certificate of this process is not valid now: one of the two clocks is wrong, or nobody renewed the certificate"
+)]
+struct RefusedAsOutOfDate;
 
 /// The certificate of the other end is not valid by the wall clock of this process.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +80,15 @@ impl Dial for TlsDial {
         let config = self.tls.client_config(expected).map_err(io::Error::other)?;
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(of_clocks)
+        let mut stream =
+            TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(of_clocks)?;
+        // The other end judges our certificate after our part of the handshake; a server of HTTP/2 speaks first if it takes it.
+        // Whoever writes at once would only see a closed connection, and not why.
+        match stream.fill_buf().await.map_err(of_clocks)? {
+            [] => {
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended after the handshake"))
+            }
+            _ => Ok(stream),
+        }
     }
 }

@@ -7,8 +7,11 @@ use std::time::Duration;
 pub trait Clock: Clone + Send + Sync + 'static {
     /// Now, in UTC, for display only (R66).
     fn now(&self) -> jiff::Timestamp;
+}
 
-    /// Both clocks of the machine, read as closely together as can be: for the time guard, which judges the wall clock.
+/// Both clocks of a machine, for the time guard, which judges the wall clock by the other one.
+pub trait Readings: Clone + Send + Sync + 'static {
+    /// Both, read as closely together as can be.
     fn reading(&self) -> Reading;
 }
 
@@ -55,16 +58,6 @@ impl Clock for SystemClock {
         #[cfg(feature = "shift")]
         let now = now.saturating_add(shift::current()).unwrap_or(now);
         now
-    }
-
-    fn reading(&self) -> Reading {
-        let uptime = || {
-            let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-            let seconds = Duration::from_secs(u64::try_from(now.tv_sec).unwrap_or(0));
-            seconds + Duration::from_nanos(u64::try_from(now.tv_nsec).unwrap_or(0))
-        };
-        let (before, wall, after) = (uptime(), self.now(), uptime());
-        Reading { wall_ns: wall.as_nanosecond(), since: before + (after - before) / 2 }
     }
 }
 

@@ -105,9 +105,13 @@ mod tests {
         assert!(signals.is_told());
         assert!(timeout(Duration::from_millis(300), signals.clock_set()).await.is_err(), "nobody set it");
         for _ in 0..3 {
-            clock_settime(ClockId::Realtime, clock_gettime(ClockId::Realtime)).expect("the right to set the clock");
+            clock_settime(ClockId::Realtime, clock_gettime(ClockId::Realtime))
+                .expect("the right to set the clock");
             timeout(Duration::from_millis(200), signals.clock_set()).await.expect("it is told");
         }
-        assert!(timeout(Duration::from_millis(300), signals.clock_set()).await.is_err(), "nobody set it again");
+        assert!(
+            timeout(Duration::from_millis(300), signals.clock_set()).await.is_err(),
+            "nobody set it again"
+        );
     }
 }

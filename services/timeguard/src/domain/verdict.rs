@@ -119,6 +119,9 @@ pub fn judge(witnesses: &[Witness], limit: Duration, known: Circumstances) -> Ju
     } else if agreeing + uncertain + contradicting == 0 {
         if known.was_heard && !witnesses.is_empty() { Verdict::Unreachable } else { Verdict::Unconfirmed }
     } else if contradicting > agreeing + uncertain {
+        // How far it is from those who contradict it, not from itself.
+        let beyond = [at(Place::Above), at(Place::Below)].concat();
+        judgement.offset = group(&beyond, limit).and_then(|group| median(&group));
         Verdict::Doubtful(Doubt::Contradicted)
     } else if 2 * (1 + agreeing) > total {
         Verdict::Trusted

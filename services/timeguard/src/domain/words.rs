@@ -37,8 +37,10 @@ pub fn fence(guard: &Guard, why: Why) -> String {
             "by the clock of server {own} the certificates of the installation are not valid now: the clock is wrong, or nobody renewed them"
         ),
         Why::RestartRequired => {
-            let by =
-                guard.last_step().map_or_else(String::new, |step| format!(" by {}", seconds(step.by_ns)));
+            let by = guard.last_step().map_or_else(String::new, |step| match step.by_ns / 1_000_000 {
+                0 => " and set back".to_owned(),
+                _ => format!(" by {}", seconds(step.by_ns)),
+            });
             let services: Vec<&str> = guard.services_to_restart().collect();
             format!("the clock of server {own} was set{by}, and not restarted since: {}", services.join(", "))
         }

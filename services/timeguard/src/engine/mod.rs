@@ -19,7 +19,7 @@ use std::{
 };
 
 use lockstep_chassis::{Drain, Health};
-use lockstep_model::{Incarnation, ServerId, clock::Clock as _};
+use lockstep_model::{Incarnation, ServerId, clock::Readings as _};
 use tokio::sync::watch;
 
 use crate::{

@@ -4,7 +4,7 @@ mod fakes;
 
 use std::time::Duration;
 
-use lockstep_model::{Reason, clock::Clock as _};
+use lockstep_model::{Reason, clock::Readings as _};
 use tokio::time::sleep;
 
 use self::fakes::{Bench, HOUR, SECOND};

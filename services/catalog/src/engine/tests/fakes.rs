@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use lockstep_model::{
     Digest, FileId, FilePath, Identity, Md5, Reason, RequestId, UploadId,
-    clock::{Clock, Entropy, Reading, SystemEntropy},
+    clock::{Clock, Entropy, SystemEntropy},
     record::{FileRecord, FileState, Placement, file_key},
 };
 use lockstep_registry::{Commit, MemoryRegistry, Precondition, Registry as _, RegistryError, Request};
@@ -38,10 +38,6 @@ pub(super) struct Still;
 impl Clock for Still {
     fn now(&self) -> Timestamp {
         Timestamp::UNIX_EPOCH
-    }
-
-    fn reading(&self) -> Reading {
-        Reading { wall_ns: 0, since: Duration::ZERO }
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) struct ServerClock<'a> {
 #[derive(Serialize)]
 pub(crate) struct Clock<'a> {
     verdict: String,
+    why: &'a str,
     offset_seconds: Option<f64>,
     uncertainty_seconds: Option<f64>,
     limit_seconds: Option<f64>,
@@ -78,6 +79,7 @@ impl<'a> Clock<'a> {
     pub(crate) fn of(report: &'a timeguard::ClockReport) -> Self {
         Self {
             verdict: clock_verdict(report),
+            why: &report.why,
             offset_seconds: report.offset.map(seconds),
             uncertainty_seconds: report.uncertainty.map(seconds),
             limit_seconds: report.limit.map(seconds),
@@ -175,10 +177,11 @@ mod tests {
             last_step: Some(timeguard::ClockStep { offset: span(61, 0), age: span(2, 0) }),
             services_to_restart: vec!["filesync".to_owned()],
             step_count: 1,
+            why: "w".to_owned(),
         };
         let document = ServerClock { server_id: "s2", failure: None, report: Some(Clock::of(&report)) };
         let text = serde_json::to_string(&document).expect("JSON");
-        let expected = r#"{"server_id":"s2","verdict":"SKEWED","offset_seconds":-61.5,"uncertainty_seconds":0.0005,"limit_seconds":60.0,"fence":{"state":"OVERRULED","age_seconds":null,"clock_override":{"principal":"operator/local","justification":"j","time_left_seconds":60.0}},"witnesses":[{"kind":"PEER","name":"s1","state":"CONTRADICTS","offset_seconds":-61.5,"uncertainty_seconds":null,"age_seconds":null}],"last_step":{"offset_seconds":61.0,"age_seconds":2.0},"services_to_restart":["filesync"],"step_count":1}"#;
+        let expected = r#"{"server_id":"s2","verdict":"SKEWED","why":"w","offset_seconds":-61.5,"uncertainty_seconds":0.0005,"limit_seconds":60.0,"fence":{"state":"OVERRULED","age_seconds":null,"clock_override":{"principal":"operator/local","justification":"j","time_left_seconds":60.0}},"witnesses":[{"kind":"PEER","name":"s1","state":"CONTRADICTS","offset_seconds":-61.5,"uncertainty_seconds":null,"age_seconds":null}],"last_step":{"offset_seconds":61.0,"age_seconds":2.0},"services_to_restart":["filesync"],"step_count":1}"#;
         assert_eq!(text, expected);
         let silent = ServerClock { server_id: "s3", failure: None, report: None };
         assert_eq!(serde_json::to_string(&silent).expect("JSON"), r#"{"server_id":"s3"}"#);
