@@ -1,5 +1,7 @@
 //! An installation within this process: the real services, certificates, sockets, files and databases.
 
+mod guards;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -126,6 +128,7 @@ pub(crate) struct Mesh {
     channels: Mutex<BTreeMap<String, Channels>>,
     options: BTreeMap<String, Options>,
     pub(crate) servers: BTreeMap<String, Running>,
+    pub(crate) guards: BTreeMap<String, Running>,
     pub(crate) gateway: Option<Running>,
     pub(crate) catalog: Option<Running>,
     pub(crate) resolver: Option<Running>,
@@ -164,6 +167,7 @@ impl Mesh {
             channels: Mutex::default(),
             options: BTreeMap::new(),
             servers: BTreeMap::new(),
+            guards: BTreeMap::new(),
             gateway: None,
             catalog: None,
             resolver: None,
@@ -237,6 +241,7 @@ impl Mesh {
     /// Starts a server, or starts it again on the directories that it left.
     pub(crate) async fn start(&mut self, server: &str, options: Options) {
         self.options.insert(server.to_owned(), options.clone());
+        let timeguard = self.guard_uri(server).await;
         // A server keeps its address: others look for it there.
         let port = self.servers.get(server).map_or(0, |before| before.port);
         let process = self.process(of_server(server, "filesync"), &["registry", "store"], port).await;
@@ -248,7 +253,7 @@ impl Mesh {
                 mode: options.mode.parse().expect("a mode"),
                 version: options.version.parse().expect("a version"),
                 advertise: options.advertise,
-                timeguard: String::new(),
+                timeguard,
                 reconcile_every: options.cycle,
                 relay_bytes_min: options.relay_bytes_min,
                 exceptions_max: options.exceptions_max,
@@ -259,7 +264,7 @@ impl Mesh {
             state: self.path(&format!("{server}/state")),
             registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
             reserve_bytes: options.reserve_bytes,
-            fence: filesync::Fencing::Off,
+            fence: filesync::Fencing::On,
         };
         let running = keep(&process);
         let work = filesync::run(config, process);

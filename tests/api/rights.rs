@@ -10,6 +10,7 @@ use lockstep_model::{
 };
 use lockstep_proto::{
     catalog::v1 as catalog, filesync::v1 as filesync, gateway::v1 as gateway, resolver::v1 as resolver,
+    timeguard::v1 as timeguard,
 };
 use lockstep_registry::{Commit, Registry as _};
 use lockstep_tests::harness::{
@@ -207,6 +208,12 @@ fn effective_elsewhere(method: &str, known: &Known) -> Option<Vec<Bytes>> {
         "RefreshOffers" => {
             bytes(&catalog::RefreshOffersRequest { source_id: String::new(), request_id: uuid() })
         }
+        "SampleClock" | "GetClockReport" | "WatchClockReports" => Bytes::new(),
+        "StartClockOverride" => bytes(&timeguard::StartClockOverrideRequest {
+            justification: "a test of rights".to_owned(),
+            request_id: uuid(),
+        }),
+        "CancelClockOverride" => bytes(&timeguard::CancelClockOverrideRequest { request_id: uuid() }),
         "ListOffers" | "ListFirmware" | "WatchFirmware" | "GetSettings" | "ListFirmwareRows" => Bytes::new(),
         "StartDownload" => bytes(&catalog::StartDownloadRequest {
             source_id: "acme".to_owned(),
@@ -473,6 +480,15 @@ async fn run_ids(mesh: &Mesh) -> Vec<String> {
     answer.into_inner().runs.into_iter().map(|run| run.run_id).collect()
 }
 
+/// Who lets s1 originate whatever its clock is said to be.
+async fn overrides(mesh: &Mesh) -> Option<String> {
+    let admin = mesh.operator("local");
+    let name = "lockstep.timeguard.v1.ClockService/GetClockReport";
+    let answer = call(&admin.channel, name, &[(SERVER_KEY, "s1")], empty()).await.expect("an answer");
+    let report = timeguard::GetClockReportResponse::decode(answer).expect("a message").report;
+    Some(report?.fence?.clock_override?.principal)
+}
+
 /// R67, R69, I13: an RPC does what its right says for each identity, at a server and through the gateway; whoever lacks
 /// the right gets nothing and changes nothing, also with the name of somebody else in the metadata.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -497,9 +513,13 @@ async fn every_rpc_checks_every_identity() {
 
     for identity in identities() {
         let (at_server, at_door) = (bench.mesh.caller_at("s1", &identity), bench.mesh.caller(&identity));
+        let at_guard = bench.mesh.caller_at_guard("s1", &identity);
         for rpc in &rpcs {
             if rpc.service() == "filesync" || rpc.open {
                 bench.check("s1", &at_server, &identity, rpc, &[]).await;
+            }
+            if rpc.service() == "timeguard" {
+                bench.check("the timeguard of s1", &at_guard, &identity, rpc, &[]).await;
             }
             bench.check("the gateway", &at_door, &identity, rpc, &[]).await;
             // What others than the gateway say about a principal is not believed, in whichever order it comes.
@@ -540,6 +560,7 @@ async fn every_rpc_checks_every_identity() {
 
     let after = (bench.mesh.footprint().await, run_ids(&bench.mesh).await);
     assert_eq!(after, before, "nobody changed anything");
+    assert_eq!(overrides(&bench.mesh).await, None);
     let file = bench.mesh.operator("viewer").get("right/existing").await.expect("still there");
     assert_eq!(file, bench.known.existing);
 

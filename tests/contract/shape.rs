@@ -36,7 +36,7 @@ fn rpcs_declare_what_a_repetition_does() {
             || has(&method.input(), "request_id", &Kind::String)
     }));
     problems.extend(check("IDEMPOTENT for a read, or the other way round", |method| {
-        let reads = ["Get", "List", "Watch", "Read", "Locate", "Explain", "Resolve"];
+        let reads = ["Get", "List", "Watch", "Read", "Locate", "Explain", "Resolve", "Sample"];
         let named_read = reads.iter().any(|verb| method.name().starts_with(verb));
         named_read == (idempotency(method).as_deref() == Some("NO_SIDE_EFFECTS"))
     }));

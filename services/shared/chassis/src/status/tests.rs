@@ -72,10 +72,10 @@ fn the_standard_details_are_there() {
 
 #[test]
 fn a_reason_of_a_newer_peer_is_read_by_its_code() {
-    let details = ErrorDetails::with_error_info("CLOCK_FENCED", DOMAIN, HashMap::new());
+    let details = ErrorDetails::with_error_info("OF_A_NEWER_PEER", DOMAIN, HashMap::new());
     let failure = read(&Status::with_error_details(Code::FailedPrecondition, "fenced", details));
     assert_eq!(failure.kind(), Kind::State);
-    assert_eq!(failure.metadata["reason"], "CLOCK_FENCED");
+    assert_eq!(failure.metadata["reason"], "OF_A_NEWER_PEER");
     let foreign = ErrorDetails::with_error_info("FILE_NOT_FOUND", "example.com", HashMap::new());
     let failure = read(&Status::with_error_details(Code::NotFound, "gone", foreign));
     assert_eq!(failure.reason, Reason::ContentNotFound);
