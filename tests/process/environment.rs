@@ -135,7 +135,7 @@ async fn cell_of(installation: &Installation, path: &str) -> (cell::State, Strin
 }
 
 /// What the supervisor started a child with.
-async fn arguments(installation: &Installation, child: &str) -> Vec<String> {
+pub(crate) async fn arguments(installation: &Installation, child: &str) -> Vec<String> {
     let pid = installation.process(child).await;
     let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("it runs");
     line.split('\0').filter(|part| !part.is_empty()).map(str::to_owned).collect()

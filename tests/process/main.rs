@@ -9,6 +9,7 @@ mod away;
 mod cli;
 mod clock;
 mod clock_far;
+mod clock_reach;
 mod copies;
 mod crash;
 mod disks;

@@ -210,6 +210,7 @@ fn fence(reason: Reason) -> Standing {
         uncertainty: Some(Duration::from_millis(250)),
         limit: Some(Duration::from_secs(60)),
         age: Duration::from_secs(7),
+        is_said: true,
     })
 }
 

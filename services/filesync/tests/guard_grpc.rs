@@ -296,6 +296,7 @@ async fn what_the_guard_says_holds() {
         uncertainty: Some(Duration::from_millis(250)),
         limit: Some(Duration::from_secs(60)),
         age: fence.age,
+        is_said: true,
     };
     assert_eq!(fence, expected);
     pair.says(report(State::Overruled));

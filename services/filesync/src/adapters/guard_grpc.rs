@@ -207,5 +207,6 @@ fn standing_from_wire(report: &ClockReport) -> Standing {
         uncertainty: length(report.uncertainty),
         limit: length(report.limit),
         age: length(fence.age).unwrap_or_default(),
+        is_said: true,
     })
 }

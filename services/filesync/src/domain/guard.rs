@@ -44,13 +44,15 @@ pub struct Fence {
     pub limit: Option<Duration>,
     /// Since when, as a length.
     pub age: Duration,
+    /// Whether the guard says so, which then has logged it; or whether it follows from its silence.
+    pub is_said: bool,
 }
 
 impl Fence {
     /// A fence that no guard speaks of, because there is none to speak.
     fn unheard(message: String, age: Duration) -> Self {
         let reason = Reason::ClockFenced;
-        Self { reason, message, offset: None, uncertainty: None, limit: None, age }
+        Self { reason, message, offset: None, uncertainty: None, limit: None, age, is_said: false }
     }
 
     /// What is said to whoever did not get a judgement in time.
@@ -174,6 +176,7 @@ mod tests {
             uncertainty: Some(Duration::from_millis(250)),
             limit: Some(at(60)),
             age: at(age),
+            is_said: true,
         }
     }
 

@@ -54,9 +54,10 @@ impl<P: Ports> Engine<P> {
         self.inner.ports.guard.standing() == Standing::Open
     }
 
-    /// Shows the fence as a condition of the server, until the process drains. It is told once when it begins and once when
-    /// it ends.
+    /// Shows the fence as a condition of the server, until the process drains. What the guard says, the guard logs; what follows
+    /// from its silence is logged here, once when it begins and once when it ends.
     pub(super) async fn run_fence(self) {
+        let mut is_logged = false;
         loop {
             let changed = self.inner.ports.guard.changed();
             let standing = self.inner.ports.guard.standing();
@@ -66,13 +67,16 @@ impl<P: Ports> Engine<P> {
             };
             // A guard that starts anew says nothing new yet: what was said before it stays.
             if standing != Standing::Starting {
-                match (self.inner.board.show_fence(fence, Instant::now()), fence) {
-                    (None, Some(fence)) => {
+                self.inner.board.show_fence(fence, Instant::now());
+                let own = fence.filter(|fence| !fence.is_said);
+                match own {
+                    Some(fence) if !is_logged => {
                         tracing::warn!(reason = %fence.reason, why = %fence, "fenced: nothing is originated here");
                     }
-                    (Some(reason), None) => tracing::info!(%reason, "not fenced any more"),
+                    None if is_logged => tracing::info!("the time guard is heard again"),
                     _ => {}
                 }
+                is_logged = own.is_some();
             }
             tokio::select! {
                 biased;

@@ -10,13 +10,12 @@ use crate::domain::{exception::Obstacle, guard::Fence};
 const FENCES: [Reason; 2] = [Reason::ClockFenced, Reason::RestartRequired];
 
 impl Board {
-    /// Shows this fence and no other; tells the reason of the one that was shown before.
-    pub fn show_fence(&self, fence: Option<&Fence>, now: Instant) -> Option<Reason> {
+    /// Shows this fence and no other.
+    pub fn show_fence(&self, fence: Option<&Fence>, now: Instant) {
         let shown = {
             let state = self.state();
             FENCES.iter().find_map(|reason| state.conditions.get(reason)).cloned()
         };
-        let told = shown.as_ref().map(|(obstacle, _)| obstacle.reason);
         let new = fence.map(|fence| Obstacle { reason: fence.reason, message: fence.message.clone() });
         if shown.map(|(obstacle, _)| obstacle) != new {
             let since = fence.and_then(|fence| now.checked_sub(fence.age)).unwrap_or(now);
@@ -25,6 +24,5 @@ impl Board {
                 state.conditions.extend(new.map(|obstacle| (obstacle.reason, (obstacle, since))));
             });
         }
-        told
     }
 }
