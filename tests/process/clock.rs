@@ -114,7 +114,7 @@ async fn a_clock_that_is_set_wrong_does_no_harm() {
         if report.verdict() == Verdict::Skewed { Ok(report) } else { Err(format!("{report:?}")) }
     })
     .await;
-    println!("61 s: proven after {:?}", begun.elapsed());
+    eprintln!("61 s: proven after {:?}", begun.elapsed());
     let offset = Duration::try_from(skewed.offset.map_or_else(Default::default, |offset| {
         prost_types::Duration { seconds: -offset.seconds, nanos: -offset.nanos }
     }));
@@ -203,7 +203,7 @@ async fn a_step_is_heard_by_whoever_watches() {
         }
         assert!(begun.elapsed() < FENCED_MAX, "{fence:?}");
     };
-    println!("a step was told after {:?}", begun.elapsed());
+    eprintln!("a step was told after {:?}", begun.elapsed());
     assert_eq!(told.reason, "RESTART_REQUIRED");
     assert!(told.message.contains("-3600.0") || told.message.contains("-3599.9"), "{told:?}");
     wait::until("s1 works again", WELL_MAX, || async {

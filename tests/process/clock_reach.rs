@@ -85,7 +85,7 @@ async fn a_fence_reaches_everybody() {
     })
     .await;
     let (is_done, text) = said(&installation, &["clock"]).await;
-    println!("{text}");
+    eprintln!("{text}");
     assert!(is_done && text.contains("SKEWED") && text.contains("FENCED"), "{text}");
     let pairs = text.lines().filter(|line| line.contains("CONTRADICTS") || line.contains("AGREES")).count();
     assert_eq!(pairs, 6, "each of three with each of the others: {text}");

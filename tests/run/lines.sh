@@ -8,6 +8,8 @@ line 0 '"in_sync":true' \
     'lockstep status --output json'
 line 0 'CLOCK' \
     'lockstep server ls'
+line 0 'AGREES' \
+    'lockstep clock'
 line 0 'repository/README.md' \
     'lockstep file ls repository/ --all'
 line 0 '"state":"ACTIVE"' \

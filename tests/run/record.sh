@@ -63,6 +63,7 @@ echo notes >notes.txt
     lockstep file register base.img os/base.img --server s1 --wait 2>/dev/null
     echo
     lockstep file register notes.txt docs/notes.txt --server s2 --wait >/dev/null 2>&1
+    for server in s1 s2 s3; do until_says "$server .*TRUSTED" lockstep status; done
     shown "lockstep status"
     echo changed >"$work/data/servers/s2/root/ums_filetransfer/docs/notes.txt"
     lockstep file check --server s2 >/dev/null

@@ -81,7 +81,7 @@ impl TimeServer {
         loop {
             let (_, from) = self.socket.recv_from(&mut packet).await.expect("a question");
             let now_ns = SystemReadings.reading().wall_ns + (ahead_seconds + NTP_TO_UNIX_SECONDS) * SECOND_NS;
-            let time = u64::try_from((now_ns << 32) / SECOND_NS & i128::from(u64::MAX)).expect("64 bits");
+            let time = u64::try_from(((now_ns << 32) / SECOND_NS) & i128::from(u64::MAX)).expect("64 bits");
             let mut answer = [0; 48];
             (answer[0], answer[1]) = ((4 << 3) | 4, 1);
             answer[24..32].copy_from_slice(&packet[40..]);
