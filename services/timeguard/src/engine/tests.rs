@@ -168,7 +168,7 @@ async fn a_step_is_told_at_once_and_asks_for_a_restart() {
     assert_eq!((fakes::verdict(&second), fakes::state(&second)), (Verdict::Trusted, State::Open));
 
     bench.stop().await;
-    bench.clock.step(-HOUR.as_nanos().cast_signed() as i128);
+    bench.clock.step(-3_600 * SECOND);
     let third = bench.restart().await;
     third.started(filesync);
     sleep(Duration::from_secs(1)).await;
