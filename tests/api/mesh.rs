@@ -264,7 +264,7 @@ impl Mesh {
             state: self.path(&format!("{server}/state")),
             registry: format!("sqlite:{}", self.registry_file().display()).parse().expect("a location"),
             reserve_bytes: options.reserve_bytes,
-            fence: filesync::Fencing::On,
+            fence: lockstep_chassis::Switch::On,
         };
         let running = keep(&process);
         let work = filesync::run(config, process);

@@ -13,6 +13,7 @@
 #![allow(clippy::print_stdout, reason = "it is a program that prints a table")]
 
 mod beside;
+mod guards;
 mod lockstep;
 mod lost;
 mod many;

@@ -267,15 +267,18 @@ impl Installation {
         let (mut incoming, mut puts) = (Vec::new(), vec![(operator_key("local"), role)]);
         for (id, drain) in ids.iter().zip(&drains) {
             let listener = TlsIncoming::bind("127.0.0.1:0", place.tls(&of_server(id))?, drain).await?;
+            let identity = Identity::Server { server_id: id.clone(), service: "timeguard" };
+            let guard = TlsIncoming::bind("127.0.0.1:0", place.tls(&identity)?, drain).await?;
             let record = ServerRecord {
                 mode: "distributed".parse()?,
                 version: "12.04.100".parse()?,
                 filesync: format!("https://127.0.0.1:{}", listener.address().port()),
-                timeguard: String::new(),
+                timeguard: format!("https://127.0.0.1:{}", guard.address().port()),
                 store_id: serde_json::from_str("\"0e37df36-f698-11e6-8dd4-cb9ced3df976\"")?,
             };
             puts.push((server_key(id), serde_json::to_string(&record)?));
             incoming.push(listener);
+            crate::guards::play(id, registry.clone(), guard, drain);
         }
         registry.commit(Commit { puts, ..Commit::default() }).await?;
         let body = file_record(ids.first().context("at least one server")?)?;

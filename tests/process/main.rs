@@ -20,6 +20,7 @@ mod firmware;
 mod firmware_text;
 mod flips;
 mod gateways;
+mod metrics;
 mod model;
 mod resolver;
 mod tamper;

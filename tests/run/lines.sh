@@ -8,7 +8,7 @@ line 0 '"in_sync":true' \
     'lockstep status --output json'
 line 0 'CLOCK' \
     'lockstep server ls'
-line 0 'AGREES' \
+line 0 'FENCE' \
     'lockstep clock'
 line 0 'repository/README.md' \
     'lockstep file ls repository/ --all'

@@ -165,7 +165,7 @@ if [[ -n $once ]]; then
             [[ $known != "${command//localhost:7443/$gateway}" ]] || found=yes
         done
         [[ -n $found ]] || { wrong=$((wrong + 1)); printf 'WRONG not run by CI: %s\n' "$command"; }
-    done < <(sed -n '/^```sh$/,/^```$/p' README.md | grep -E '^(lockstep (file|sync|status|server|settings|firmware|resolve)|grpcurl)( |$)' | sed 's/ *# .*//')
+    done < <(sed -n '/^```sh$/,/^```$/p' README.md | grep -E '^(lockstep (file|sync|status|server|settings|firmware|resolve|clock)|grpcurl)( |$)' | sed 's/ *# .*//')
     [[ $shown -gt 0 ]] || fail "README.md shows no command"
     [[ $wrong == 0 ]] || fail "$wrong lines did not do what they should"
     echo "${#commands[@]} lines, $left_out of them left out for want of grpcurl, $shown shown in README.md"

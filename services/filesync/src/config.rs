@@ -1,8 +1,8 @@
 //! Configuration of a filesync: read completely before any side effect.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use lockstep_chassis::{Settings as Source, config::Span};
+use lockstep_chassis::{Settings as Source, Switch, config::Span};
 use lockstep_model::{
     ServerId, StoreId,
     version::{Mode, ProductVersion},
@@ -22,33 +22,7 @@ pub struct Config {
     /// Space on the disk that copies leave free, in bytes.
     pub reserve_bytes: u64,
     /// Whether the own time guard may fence this server.
-    pub fence: Fencing,
-}
-
-/// Whether a time guard is listened to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fencing {
-    /// It is; a server whose clock is wrong originates nothing.
-    On,
-    /// It is not, and nothing is fenced.
-    Off,
-}
-
-/// It is neither on nor off.
-#[derive(Debug, thiserror::Error)]
-#[error("must be on or off")]
-pub struct InvalidFencing;
-
-impl FromStr for Fencing {
-    type Err = InvalidFencing;
-
-    fn from_str(text: &str) -> Result<Self, InvalidFencing> {
-        match text {
-            "on" => Ok(Self::On),
-            "off" => Ok(Self::Off),
-            _ => Err(InvalidFencing),
-        }
-    }
+    pub fence: Switch,
 }
 
 /// What the engine needs to know.
@@ -166,8 +140,8 @@ impl Config {
                 scrub_bytes: scrub_bytes?,
             },
         };
-        let fence: Fencing = fence?;
-        if fence == Fencing::On && settings.timeguard.is_empty() {
+        let fence: Switch = fence?;
+        if fence == Switch::On && settings.timeguard.is_empty() {
             source.problem("timeguard must be given, or fence must be off");
         }
         let (root, state): (PathBuf, PathBuf) = (root?, state?);
@@ -209,14 +183,14 @@ mod tests {
             source.finish().map_err(|error| format!("{error:?}")).map(|()| config.map(|config| config.fence))
         };
         let guard = "--timeguard=https://localhost:1";
-        assert_eq!(read(&[guard]), Ok(Some(Fencing::On)));
-        assert_eq!(read(&[guard, "--fence=off"]), Ok(Some(Fencing::Off)));
-        assert_eq!(read(&["--fence=off"]), Ok(Some(Fencing::Off)));
+        assert_eq!(read(&[guard]), Ok(Some(Switch::On)));
+        assert_eq!(read(&[guard, "--fence=off"]), Ok(Some(Switch::Off)));
+        assert_eq!(read(&["--fence=off"]), Ok(Some(Switch::Off)));
         for args in [&[][..], &["--fence=on"]] {
             let problem = read(args).expect_err("a mistake");
             assert!(problem.contains("timeguard must be given, or fence must be off"), "{problem}");
         }
         let problem = read(&[guard, "--fence=maybe"]).expect_err("a mistake");
-        assert!(problem.contains("must be on or off"), "{problem}");
+        assert!(problem.contains("expected on or off"), "{problem}");
     }
 }

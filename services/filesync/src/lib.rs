@@ -26,6 +26,6 @@ mod metrics;
 pub mod ports;
 mod run;
 
-pub use config::{Checks, Config, Fencing, Settings};
+pub use config::{Checks, Config, Settings};
 pub use domain::exception::EXCEPTIONS_MAX;
 pub use run::{Parts, run, serve};

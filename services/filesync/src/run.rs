@@ -2,7 +2,7 @@
 
 use std::{marker::PhantomData, sync::Arc};
 
-use lockstep_chassis::{App, Connection, Drain, Health, Process, StartError, SystemReadings};
+use lockstep_chassis::{App, Connection, Drain, Health, Process, StartError, Switch, SystemReadings};
 use lockstep_model::{
     Incarnation,
     clock::{Clock, Entropy, Readings as _, SystemClock, SystemEntropy},
@@ -22,7 +22,7 @@ use crate::{
         peers_grpc::GrpcPeers,
         store_fs::FsStore,
     },
-    config::{Config, Fencing, Settings},
+    config::{Config, Settings},
     engine::{Adapters, Engine},
     grpc::{
         content_service::Contents, file_service::Files, replica_service::Replicas, store_service::Stores,
@@ -78,7 +78,7 @@ pub async fn run(mut config: Config, process: Process) -> Result<(), StartError>
     if config.settings.advertise.is_empty() {
         config.settings.advertise = format!("https://{}", process.address);
     }
-    let guard = (config.fence == Fencing::On).then(|| {
+    let guard = (config.fence == Switch::On).then(|| {
         let tls = process.tls.clone();
         let link = GuardLink {
             server: config.settings.server_id.clone(),

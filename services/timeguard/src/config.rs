@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use lockstep_chassis::{Settings, config::Span};
+use lockstep_chassis::{Settings, Switch, config::Span};
 use lockstep_model::ServerId;
 use lockstep_registry::Location;
 
@@ -27,7 +27,7 @@ pub struct Config {
     /// Time servers that are asked, `host:port`.
     pub ntp: Vec<String>,
     /// Whether the kernel is asked whether its clock is kept in time.
-    pub asks_kernel: bool,
+    pub kernel: Switch,
 }
 
 impl Config {
@@ -61,23 +61,8 @@ impl Config {
             limit,
             step_min,
             ntp: ntp?.0,
-            asks_kernel: kernel?.0,
+            kernel: kernel?,
         })
-    }
-}
-
-#[derive(Debug)]
-struct Switch(bool);
-
-impl FromStr for Switch {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "on" => Ok(Self(true)),
-            "off" => Ok(Self(false)),
-            _ => Err("expected on or off"),
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, marker::PhantomData};
 
-use lockstep_chassis::{App, Connection, Drain, Health, Process, StartError, SystemReadings};
+use lockstep_chassis::{App, Connection, Drain, Health, Process, StartError, Switch, SystemReadings};
 use lockstep_model::clock::{Entropy, Readings, SystemEntropy};
 use lockstep_proto::timeguard::v1::clock_service_server::ClockServiceServer;
 use lockstep_registry::{CachedMembers, Registry, SqliteRegistry};
@@ -45,7 +45,7 @@ type Real = Parts<SystemReadings, RealWitnesses, TimerfdSignals, SqliteRegistry,
 /// # Errors
 /// [`StartError`] if something that it needs is not there: the state directory, the registry.
 pub async fn run(config: Config, process: Process) -> Result<(), StartError> {
-    let Config { server_id, registry, state, limit, step_min, ntp, asks_kernel } = config;
+    let Config { server_id, registry, state, limit, step_min, ntp, kernel } = config;
     let opened = registry.open();
     let opened = opened
         .map_err(|error| StartError::of(format!("the registry {registry} cannot be opened"), &error))?;
@@ -61,7 +61,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), StartError> {
     let Process { drain, health, incoming, channels, tls, .. } = process;
     let ports: Adapters<Real> = Adapters {
         clock: SystemReadings,
-        witnesses: RealWitnesses::new(channels, tls, asks_kernel),
+        witnesses: RealWitnesses::new(channels, tls, kernel == Switch::On),
         registry: opened,
         entropy: SystemEntropy,
     };

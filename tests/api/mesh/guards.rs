@@ -18,7 +18,7 @@ impl Mesh {
                 limit: Duration::from_secs(60),
                 step_min: Duration::from_secs(1),
                 ntp: Vec::new(),
-                asks_kernel: false,
+                kernel: lockstep_chassis::Switch::Off,
             };
             let running = keep(&process);
             run(&running.drain, timeguard::run(config, process));

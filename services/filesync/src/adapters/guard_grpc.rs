@@ -76,14 +76,8 @@ impl GrpcGuard {
             heard: Mutex::default(),
             changes: watch::Sender::new(()),
         });
-        let (listening, health, begun) = (Arc::clone(&shared), health.clone(), drain.clone());
-        drain.spawn("time guard", async move {
-            tokio::select! {
-                biased;
-                () = begun.started() => {}
-                () = listening.listen(&link, &health) => {}
-            }
-        });
+        let (listening, health) = (Arc::clone(&shared), health.clone());
+        drain.spawn_until("time guard", async move { listening.listen(&link, &health).await });
         Self { shared }
     }
 }

@@ -78,11 +78,7 @@ impl<P: Ports> Engine<P> {
                 }
                 is_logged = own.is_some();
             }
-            tokio::select! {
-                biased;
-                () = self.inner.drain.started() => return,
-                () = changed => {}
-            }
+            changed.await;
         }
     }
 }

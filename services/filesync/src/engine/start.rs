@@ -69,7 +69,7 @@ impl<P: Ports> Engine<P> {
                 health,
             }),
         };
-        drain.spawn("fence", engine.clone().run_fence());
+        drain.spawn_until("fence", engine.clone().run_fence());
         let fresh = StoreId::random(&engine.inner.ports.entropy);
         // The first try is made before anybody is served, so that no call mistakes a start for a store that is away.
         let opened = engine.try_store(&loaded, fresh).await;

@@ -16,7 +16,7 @@ pub mod runs;
 use lockstep_chassis::{drain::Drain, health::Health};
 use lockstep_model::clock::{Clock, Entropy};
 use lockstep_registry::Registry;
-use lockstep_replicas::{Process, spawn};
+use lockstep_replicas::Process;
 
 use crate::{domain::view::View, engine::fanout::FanOuts, ports::Replicas};
 
@@ -27,7 +27,7 @@ pub type Board = lockstep_replicas::Board<View>;
 
 /// Looks after the sync runs until the process drains.
 pub fn start_runs<R: Registry, P: Replicas, C: Clock>(runs: runs::Runs<R, P, C>, drain: &Drain) {
-    spawn(drain, "look after sync runs", runs.run());
+    drain.spawn_until("look after sync runs", runs.run());
 }
 
 /// Starts the loops; they end when the process drains.

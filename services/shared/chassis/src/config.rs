@@ -262,6 +262,32 @@ impl Settings {
     }
 }
 
+/// Something that is on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// It is done.
+    On,
+    /// It is left out.
+    Off,
+}
+
+/// The text is neither on nor off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected on or off")]
+pub struct InvalidSwitch;
+
+impl FromStr for Switch {
+    type Err = InvalidSwitch;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSwitch> {
+        match text {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err(InvalidSwitch),
+        }
+    }
+}
+
 /// A duration as a setting: a number and one of `ms`, `s`, `m` and `h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);

@@ -56,7 +56,7 @@ pub mod watch;
 
 pub use auth::{PRINCIPAL_KEY, SERVER_KEY, caller};
 pub use channel::{Channel, Channels, Dial, Lane};
-pub use config::{EXIT_USAGE, Settings, Span, UsageError};
+pub use config::{EXIT_USAGE, Settings, Span, Switch, UsageError};
 pub use connection::Connection;
 pub use dial::TlsDial;
 pub use drain::Drain;

@@ -33,6 +33,7 @@ pub use engine::{
     Process, REGISTRY,
     board::{Board, Members, Target},
     roster::{Beside, Link, OnlyWatch},
-    spawn, start,
+    start,
+    tasks::Tasks,
 };
 pub use ports::{Address, Parts, Reports};

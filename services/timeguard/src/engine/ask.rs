@@ -10,18 +10,21 @@ use lockstep_model::{
     version::excluded,
 };
 use lockstep_registry::{ListQuery, Registry};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Engine, Settings};
 use crate::{
-    domain::{Reading, choose::choose, estimate::Exchange, fence::State, guard::Missed, witness::Source},
+    domain::{
+        Reading, choose::choose, estimate::Exchange, fence::STARTING_MAX, guard::Missed, verdict::Verdict,
+        witness::Source,
+    },
     ports::{Answer, NtpAnswer, Ports, Witnesses as _},
 };
 
 /// Between two rounds, give or take a quarter.
 const EVERY: Duration = Duration::from_secs(5);
-/// While the first verdict is waited for.
-const EVERY_STARTING: Duration = Duration::from_millis(500);
+/// While the process is young and its clock is not trusted yet.
+const EVERY_YOUNG: Duration = Duration::from_millis(500);
 /// The registry is not waited for longer: its clock would say too little, and the peers are known from before.
 const REGISTRY_MAX: Duration = Duration::from_secs(2);
 /// More servers than an installation is made for.
@@ -32,7 +35,7 @@ type Said = (Source, Result<(Exchange, bool), Missed>);
 
 impl<P: Ports> Engine<P> {
     pub(super) async fn ask(self) {
-        let mut has_registry_clock = false;
+        let (mut has_registry_clock, begun) = (false, Instant::now());
         loop {
             let peers =
                 peers(&self.inner.ports.registry, self.server()).await.unwrap_or_else(|| self.peers());
@@ -57,8 +60,10 @@ impl<P: Ports> Engine<P> {
             while let Some(said) = answers.next().await {
                 self.hear(said);
             }
-            let is_starting = self.read(|guard, _| guard.fence().state() == State::Starting);
-            let every = if is_starting { EVERY_STARTING } else { EVERY };
+            // The first of an installation find out about each other only now.
+            let is_trusted = self.read(|guard, _| guard.judgement().verdict == Verdict::Trusted);
+            let is_young = begun.elapsed() < STARTING_MAX && !is_trusted;
+            let every = if is_young { EVERY_YOUNG } else { EVERY };
             sleep(self.inner.ports.entropy.jitter(every)).await;
         }
     }

@@ -12,6 +12,7 @@ pub mod board;
 mod follow;
 mod judge;
 pub mod roster;
+pub mod tasks;
 mod watch;
 
 use lockstep_chassis::{drain::Drain, health::Health};
@@ -54,8 +55,8 @@ where
         health: health.clone(),
         entropy: entropy.clone(),
     };
-    spawn(drain, "follow the registry", follow.run());
-    spawn(drain, "judge positions", judge::run(registry.clone(), board.clone()));
+    drain.spawn_until("follow the registry", follow.run());
+    drain.spawn_until("judge positions", judge::run(registry.clone(), board.clone()));
     let roster = roster::Roster {
         reports,
         board: board.clone(),
@@ -64,16 +65,4 @@ where
         beside,
     };
     drain.spawn("serve the servers", roster.run());
-}
-
-/// Runs `work` until it ends, or the process drains.
-pub fn spawn(drain: &Drain, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-    let begun = drain.clone();
-    drain.spawn(name, async move {
-        tokio::select! {
-            biased;
-            () = begun.started() => {}
-            () = work => {}
-        }
-    });
 }
