@@ -90,7 +90,7 @@ fn lives(installation: &Installation, child: &str) -> usize {
     log.iter().filter(|line| line.contains(" listening address=")).count()
 }
 
-/// R62, R63, R64, R65: a clock that is set 61 s off is told at once; `lockstep up` restarts both services of that server once; then
+/// R62, R63, R64, R65, R66, I9: a clock that is set 61 s off is told at once; `lockstep up` restarts both services of that server once; then
 /// it is proven wrong: the server originates nothing, and says so with figures, while it receives and serves, and nobody else is
 /// delayed. Set right, it works again by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

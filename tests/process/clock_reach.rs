@@ -39,7 +39,7 @@ async fn sent_to(installation: &Installation, path: &str) -> String {
     document["connection"]["server_id"].as_str().unwrap_or_default().to_owned()
 }
 
-/// R49, R62: devices are sent elsewhere although their server holds everything, no download into it starts, status and `lockstep
+/// R49, R62, I9: devices are sent elsewhere although their server holds everything, no download into it starts, status and `lockstep
 /// clock` say why with figures for every pair, and an admin lets it go on from the command line and ends that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fence_reaches_everybody() {
@@ -80,7 +80,9 @@ async fn a_fence_reaches_everybody() {
 
     wait::until("the status tells the fence once", WELL_MAX, || async {
         let (_, text) = said(&installation, &["status"]).await;
-        let is_told = text.contains("SKEWED") && text.matches("CLOCK_FENCED").count() == 1;
+        let is_told = text.contains("SKEWED")
+            && text.matches("CLOCK_FENCED").count() == 1
+            && text.contains("in sync everywhere");
         if is_told { Ok(()) } else { Err(text) }
     })
     .await;

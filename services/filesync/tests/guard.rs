@@ -386,7 +386,7 @@ async fn changes_wait_for_the_first_judgement() {
     world.ends().await;
 }
 
-/// R65: an upload that nobody continues goes after a day of monotonic time, and not while the clock is in doubt, in which
+/// R65, I14: an upload that nobody continues goes after a day of monotonic time, and not while the clock is in doubt, in which
 /// nobody could register it; that time does not count.
 #[tokio::test(start_paused = true)]
 async fn no_upload_is_dropped_while_the_clock_is_in_doubt() {
@@ -411,7 +411,7 @@ async fn no_upload_is_dropped_while_the_clock_is_in_doubt() {
     world.ends().await;
 }
 
-/// R65: a content that came early and is not wanted goes after two minutes, and not while the clock is in doubt; so that
+/// R65, I14: a content that came early and is not wanted goes after two minutes, and not while the clock is in doubt; so that
 /// they do not fill the disk meanwhile, few more are taken.
 #[tokio::test(start_paused = true)]
 async fn no_early_copy_is_dropped_while_the_clock_is_in_doubt() {

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use lockstep_proto::gateway::v1::{Cell, ListRowsRequest, Row, ServerSummary, cell, server_summary::State};
+use lockstep_proto::{
+    filesync::v1::Condition,
+    gateway::v1::{Cell, ListRowsRequest, Row, ServerSummary, cell, server_summary::State},
+};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -81,12 +84,15 @@ impl Status {
         self.members().map(|server| (server.file_count - server.in_sync_count).max(0)).sum()
     }
 
-    /// Whether every file is known to be verified on every server that takes part.
+    /// Whether every file is known to be verified on every server that takes part. A fenced server receives like any other.
     pub(crate) fn is_in_sync(&self) -> bool {
+        let is_fence = |condition: &Condition| {
+            condition.failure.as_ref().is_some_and(|failure| shape::is_fence(&failure.reason))
+        };
         let in_sync = |server: &ServerSummary| {
             server.state() == State::Ready
                 && server.in_sync_count >= server.file_count
-                && server.conditions.is_empty()
+                && server.conditions.iter().all(is_fence)
         };
         self.members().next().is_some() && self.members().all(in_sync)
     }

@@ -1,4 +1,4 @@
-//! The loops around the guard: one looks at the own clock, one asks the witnesses. Whatever they find is judged at once, and
+//! The loops around the guard: one looks at the own clock, one asks the witnesses, one keeps notes. Whatever they find is judged at once, and
 //! whoever watches hears of it.
 //!
 //! ```text
@@ -20,7 +20,7 @@ use std::{
 
 use lockstep_chassis::{Drain, Health};
 use lockstep_model::{Incarnation, ServerId, clock::Readings as _};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     adapters::notebook::{Notebook, Notes},
@@ -85,6 +85,8 @@ struct Inner<P: Ports> {
     peers: Mutex<BTreeMap<ServerId, String>>,
     /// Counts what somebody who watches should hear of at once.
     news: watch::Sender<u64>,
+    /// The clock was set: to be written down at once.
+    stepped: Notify,
     /// One writes at a time, so that what is newer is written last.
     writing: tokio::sync::Mutex<()>,
 }
@@ -133,10 +135,12 @@ impl<P: Ports> Engine<P> {
                 guard: Mutex::new(guard),
                 peers: Mutex::new(peers),
                 news: watch::Sender::default(),
+                stepped: Notify::new(),
                 writing: tokio::sync::Mutex::default(),
             }),
         };
         drain.spawn_until("look at the clock", engine.clone().look(signals));
+        drain.spawn_until("keep notes of the clock", engine.clone().keep_notes());
         drain.spawn_until("ask the witnesses", engine.clone().ask());
         engine
     }
