@@ -50,9 +50,6 @@ pub enum Invalid {
     /// The wall clock there was set between its two readings.
     #[error("the other clock was set in between")]
     RemoteSet,
-    /// Another run of the process answered than before: what was known is forgotten.
-    #[error("the other process is another one than before")]
-    OtherIncarnation,
 }
 
 /// What the other wall clock showed, at a moment of the own monotonic clock.
@@ -102,7 +99,7 @@ pub struct Estimator {
 }
 
 impl Estimator {
-    /// Takes in an exchange.
+    /// Takes in an exchange. With the first of another run of the other process, what was known of the one before is forgotten.
     ///
     /// # Errors
     /// [`Invalid`] if it says nothing.
@@ -110,7 +107,6 @@ impl Estimator {
         let known = self.incarnation.replace(exchange.incarnation);
         if known.is_some_and(|known| known != exchange.incarnation) {
             (self.replied, self.samples) = (Moment::ZERO, VecDeque::new());
-            return Err(Invalid::OtherIncarnation);
         }
         let sample = Sample::of(exchange)?;
         if exchange.received.since < self.replied {

@@ -243,7 +243,7 @@ impl World {
             return;
         }
         process.lost[other] = 0;
-        // A peer that was restarted is believed from its second answer on.
+        // What an exchange says that is impossible is nothing.
         let _ = process.guard.note(&Source::Peer(name(other)), &exchange, false);
     }
 
