@@ -175,7 +175,9 @@ fn impossible_exchanges_are_refused() {
     assert_eq!(known.note(&mine), Err(Invalid::OutOfOrder));
     assert_eq!(known.note(&exchange(9, 5 * SECOND, 1)), Err(Invalid::RemoteOutOfOrder), "an older answer");
     assert_eq!(known.offset(own), Some(offset), "nothing of it counts");
-    known.note(&exchange(20, 95 * SECOND, 2)).expect("another life of the process, whose clock was set meanwhile");
+    known
+        .note(&exchange(20, 95 * SECOND, 2))
+        .expect("another life of the process, whose clock was set meanwhile");
     let offset = known.offset(reading(12 * SECOND, at(22))).expect("heard");
     assert_eq!(offset.middle(), 84 * SECOND, "what was known of the life before is forgotten");
 }
