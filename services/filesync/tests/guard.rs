@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -39,11 +42,15 @@ type Fake = Parts<MemoryStore, MemoryIndex, MemoryRegistry, Wires, Says, SystemC
 
 /// A guard that says what a test says.
 #[derive(Clone)]
-struct Says(Arc<watch::Sender<Standing>>);
+struct Says(Arc<watch::Sender<Standing>>, Arc<AtomicBool>);
 
 impl Guard for Says {
     fn standing(&self) -> Standing {
-        self.0.borrow().clone()
+        let standing = self.0.borrow().clone();
+        if self.1.swap(false, Ordering::Relaxed) {
+            self.0.send_replace(fence(Reason::ClockFenced));
+        }
+        standing
     }
 
     fn changed(&self) -> impl Future<Output = ()> + Send {
@@ -135,7 +142,7 @@ impl World {
             lost_store: None,
             checks: Checks::default(),
         };
-        let guard = Says(Arc::new(watch::Sender::new(standing)));
+        let guard = Says(Arc::new(watch::Sender::new(standing)), Arc::default());
         let store = MemoryStore::new(1 << 30);
         let ports = Adapters::<Fake> {
             store: store.clone(),
@@ -168,6 +175,14 @@ impl World {
 impl Server {
     fn says(&self, standing: Standing) {
         self.guard.0.send_replace(standing);
+    }
+
+    /// It may originate when it is asked the next time, and not any more after that.
+    async fn opens_once(&self) {
+        self.says(Standing::Open);
+        // Whoever else asks has done so by then.
+        until("it is open", async || self.conditions().is_empty()).await;
+        self.guard.1.store(true, Ordering::Relaxed);
     }
 
     async fn register(&self, at: &str, content: &'static [u8]) -> Result<Registered, FileError> {
@@ -289,6 +304,43 @@ async fn a_fenced_server_originates_nothing_until_the_fence_is_lifted() {
         assert!(!is_fenced, "{what}: {refusal:?}");
         let is_first = ["register", "numbered", "in place", "upload", "space", "place"].contains(&what);
         assert!(!is_first || refusal.is_none(), "{what}: {refusal:?}");
+    }
+    world.ends().await;
+}
+
+/// R62: a fence that goes up while a change is prepared, which may take long, keeps it from being committed; nothing is left of it,
+/// and the same change works later.
+#[tokio::test(start_paused = true)]
+async fn a_fence_that_goes_up_meanwhile_keeps_a_change_back() {
+    let world = World::new();
+    let server = world.server("s1", Standing::Open).await;
+    let (engine, at) = (&server.engine, path("kept/file"));
+    let mut file = server.register("kept/file", b"as it was").await.expect("registered");
+    server.store.put(&path("loose"), b"nobody registered it");
+    for is_fenced in [true, false] {
+        let before = world.head().await;
+        let prepare = async || match is_fenced {
+            true => server.opens_once().await,
+            false => server.says(Standing::Open),
+        };
+        let told = async |what: &str, changed: Result<Option<Registered>, FileError>| match changed {
+            Ok(changed) if !is_fenced => changed,
+            Err(FileError::Fenced { .. }) if is_fenced => None,
+            other => panic!("{what}: {other:?}"),
+        };
+        prepare().await;
+        told("register", server.register("new", b"new").await.map(Some)).await;
+        prepare().await;
+        let loose = vec![new_file("loose", Source::InPlace, Place::Free)];
+        told("in place", engine.register(ask("loose"), loose).await.map(|mut files| files.pop())).await;
+        prepare().await;
+        let placement = Placement::OriginOnly { reason: Reason::OptionOff };
+        let placed = engine.place(ask("place"), vec![(at.clone(), file.revision)], placement).await;
+        file = told("place", placed.map(|mut files| files.pop())).await.unwrap_or(file);
+        prepare().await;
+        let moved = engine.move_file(ask("move"), at.clone(), path("moved"), file.revision).await;
+        told("move", moved.map(Some)).await;
+        assert_eq!(world.head().await == before, is_fenced, "nothing was committed");
     }
     world.ends().await;
 }

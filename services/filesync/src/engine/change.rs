@@ -101,7 +101,7 @@ impl<P: Ports> Engine<P> {
             commit.puts.push((key, encode(&record)?));
         }
         commit.deletes.extend(changes.deletes.into_iter().map(|key| (key, "{}".to_owned())));
-        self.registry().commit(commit).await.map_err(|error| named(error, ask.request_id.as_str()))
+        self.originate(commit).await?.map_err(|error| named(error, ask.request_id.as_str()))
     }
 
     /// The directories that have nothing else below them than `gone` and what leads to it.

@@ -169,7 +169,7 @@ impl<P: Ports> Engine<P> {
                 }
             };
             let commit = transaction(ask, request.clone(), staged, claims)?;
-            match self.registry().commit(commit).await {
+            match self.originate(commit).await? {
                 // Somebody changed a name in between: decide again.
                 Err(RegistryError::Refused { .. }) => {}
                 other => return other.map_err(|error| named(error, ask.request_id.as_str())),

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use lockstep_chassis::deadline;
+use lockstep_registry::{Commit, Committed, Registry as _, RegistryError};
 use tokio::time::{Instant, sleep_until};
 
 use super::Engine;
@@ -45,6 +46,19 @@ impl<P: Ports> Engine<P> {
                     () = changed => {}
                     () = sleep_until(until) => {}
                 },
+            }
+        }
+    }
+
+    /// Commits a change that was prepared. That may have taken long, and the fence may have gone up meanwhile.
+    pub(super) async fn originate(
+        &self,
+        commit: Commit,
+    ) -> Result<Result<Committed, RegistryError>, FileError> {
+        match self.inner.ports.guard.standing() {
+            Standing::Open | Standing::Starting => Ok(self.registry().commit(commit).await),
+            Standing::Fenced(fence) => {
+                Err(FileError::Fenced { server: self.server().clone(), fence: Box::new(fence) })
             }
         }
     }

@@ -71,7 +71,7 @@ impl<P: Ports> Engine<P> {
             return Ok(placed);
         }
         let changed: Vec<String> = commit.puts.iter().map(|(key, _)| key.clone()).collect();
-        let committed = match self.registry().commit(commit).await {
+        let committed = match self.originate(commit).await? {
             Err(RegistryError::Refused { .. }) => return Err(self.changed_since(files).await?),
             other => other.map_err(|error| named(error, ask.request_id.as_str()))?,
         };

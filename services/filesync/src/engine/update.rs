@@ -100,7 +100,7 @@ impl<P: Ports> Engine<P> {
             traceparent: ask.traceparent.clone(),
             ..Commit::default()
         };
-        match self.registry().commit(commit).await {
+        match self.originate(commit).await? {
             // Somebody changed the file in between: say to what.
             Err(RegistryError::Refused { .. }) => {
                 self.registered_at(&file.wanted.path, expected).await?;
