@@ -1,7 +1,7 @@
 //! Between the contract and the domain.
 
 use jiff::SignedDuration;
-use lockstep_model::{Reason, identity::SERVICES};
+use lockstep_model::Reason;
 use lockstep_proto::timeguard::v1::{self as timeguard, clock_report, fence};
 use lockstep_replicas::{
     domain::cause::Cause,
@@ -30,14 +30,7 @@ impl Report {
             verdict,
             offset: report.offset.map(signed_from),
             uncertainty: duration_from(report.uncertainty),
-            limit: duration_from(report.limit).unwrap_or_default(),
             fence: report.fence.map_or(Fence::Starting, fence_from),
-            // Nothing but a service is restarted, whatever is said.
-            services_to_restart: report
-                .services_to_restart
-                .into_iter()
-                .filter(|service| SERVICES.contains(&service.as_str()))
-                .collect(),
         })
     }
 }
@@ -81,7 +74,6 @@ mod tests {
                 failure: Some(failure),
                 ..timeguard::Fence::default()
             }),
-            services_to_restart: vec!["filesync".to_owned(), "rm -r".to_owned()],
             ..timeguard::ClockReport::default()
         };
         let read = Report::from_wire(Some(report.clone())).expect("a report");
@@ -89,7 +81,6 @@ mod tests {
         assert_eq!(read.offset, Some(SignedDuration::from_millis(-61_003)));
         assert_eq!(read.offset.map(signed), report.offset);
         assert!(read.fenced().is_some_and(|cause| cause.is(Reason::ClockFenced)));
-        assert_eq!(read.services_to_restart, ["filesync"]);
     }
 
     /// What a newer timeguard says in words that are not known here is neither trusted nor a fence.

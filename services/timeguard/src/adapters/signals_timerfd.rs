@@ -59,8 +59,14 @@ async fn cancelled(timer: &AsyncFd<OwnedFd>) {
         match read {
             // It was not ready after all.
             Err(_) => {}
-            // ECANCELED is the word that was waited for; that the timer ended is none, and cannot be.
-            Ok(_) => return,
+            Ok(Err(error)) if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) => {
+                return;
+            }
+            // It never ends, and is ours: this cannot be. The clocks are compared each second all the same.
+            Ok(other) => {
+                tracing::warn!(?other, "the kernel does not tell any more when the clock is set");
+                std::future::pending::<()>().await;
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::PoisonError, time::Duration};
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use lockstep_model::{
-    ServerId,
+    Fault as _, Reason, ServerId,
     clock::Entropy as _,
     record::{SERVER, ServerRecord},
     version::excluded,
@@ -40,7 +40,7 @@ impl<P: Ports> Engine<P> {
             let peers =
                 peers(&self.inner.ports.registry, self.server()).await.unwrap_or_else(|| self.peers());
             self.inner.peers.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&peers);
-            let registry = self.ask_registry().await;
+            let registry = self.ask_registry(has_registry_clock).await;
             has_registry_clock |= registry.is_some();
             let kernel = self.ask_kernel();
             let sources = sources(&self.inner.settings, &peers, has_registry_clock, kernel.is_some());
@@ -73,7 +73,10 @@ impl<P: Ports> Engine<P> {
             match said {
                 Ok((exchange, is_kept_in_time)) => {
                     if let Err(error) = guard.note(&source, &exchange, is_kept_in_time) {
-                        tracing::debug!(%source, %error, "an answer that says nothing");
+                        guard.miss(
+                            &source,
+                            missed(Reason::PeerUnreachable, format!("its answer says nothing: {error}")),
+                        );
                     }
                 }
                 Err(missed) => guard.miss(&source, missed),
@@ -109,10 +112,20 @@ impl<P: Ports> Engine<P> {
         (Source::Ntp(server.to_owned()), answered.map(exchange))
     }
 
-    /// `None` if the registry has no clock of its own; while it is away, nobody knows.
-    async fn ask_registry(&self) -> Option<Said> {
+    /// `None` if the registry has no clock of its own; where it was never heard, nobody knows while it is away.
+    async fn ask_registry(&self, has_clock: bool) -> Option<Said> {
         let sent = self.reading();
-        let told = timeout(REGISTRY_MAX, self.inner.ports.registry.time()).await.ok()?.ok()??;
+        let told = match timeout(REGISTRY_MAX, self.inner.ports.registry.time()).await {
+            Ok(Ok(told)) => told?,
+            _ if !has_clock => return None,
+            Ok(Err(error)) => {
+                return Some((Source::Registry, Err(missed(error.reason(), error.to_string()))));
+            }
+            Err(_) => {
+                let why = format!("the registry did not answer within {} s", REGISTRY_MAX.as_secs());
+                return Some((Source::Registry, Err(missed(Reason::RegistryUnavailable, why))));
+            }
+        };
         let arrived = self.reading();
         let there = Reading { wall_ns: told, since: sent.since };
         Some((Source::Registry, Ok((at_once(sent, there, arrived, Duration::ZERO), false))))
@@ -125,6 +138,10 @@ impl<P: Ports> Engine<P> {
         let there = Reading { wall_ns: told.wall_ns, since: sent.since };
         Some((Source::Kernel, Ok((at_once(sent, there, arrived, told.error), false))))
     }
+}
+
+fn missed(reason: Reason, message: String) -> Missed {
+    Missed { reason, message, is_out_of_date: false }
 }
 
 /// Of a clock that tells one time: at any moment between question and answer.

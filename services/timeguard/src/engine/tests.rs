@@ -96,6 +96,11 @@ async fn the_clock_of_the_registry_has_its_own_uncertainty() {
     bench.registry.set_available(false);
     sleep(Duration::from_secs(60)).await;
     assert!(fakes::offset(&engine, &Source::Registry).is_none(), "a registry that is away does not agree");
+    let why = engine.read(|guard, now| {
+        let known = guard.known(now).find(|(source, ..)| **source == Source::Registry);
+        known.and_then(|(_, known, _)| known.missed.as_ref()).map(|missed| missed.reason)
+    });
+    assert_eq!(why, Some(Reason::RegistryUnavailable), "and it is told why");
     let (is_away, peers) = engine.read(|guard, _| {
         (guard.judgement().away.contains(&Source::Registry), guard.judgement().agreeing.len())
     });

@@ -48,14 +48,8 @@ mod tests {
     #[test]
     fn what_was_not_heard_for_long_is_not_known() {
         let id: ServerId = "s1".parse().expect("a server id");
-        let report = Report {
-            verdict: Verdict::Trusted,
-            offset: None,
-            uncertainty: None,
-            limit: Duration::from_secs(60),
-            fence: Fence::Open,
-            services_to_restart: Vec::new(),
-        };
+        let report =
+            Report { verdict: Verdict::Trusted, offset: None, uncertainty: None, fence: Fence::Open };
         let at = Duration::from_secs;
         let mut heard = Heard::default();
         assert!(heard.report(&id, at(0)).is_none());

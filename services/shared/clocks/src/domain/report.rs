@@ -42,12 +42,8 @@ pub struct Report {
     pub offset: Option<SignedDuration>,
     /// How far the truth may be from the offset, in either direction.
     pub uncertainty: Option<Duration>,
-    /// How far it may be off.
-    pub limit: Duration,
     /// Whether its server may originate changes.
     pub fence: Fence,
-    /// Services that have to be restarted since the clock was set.
-    pub services_to_restart: Vec<String>,
 }
 
 impl Report {

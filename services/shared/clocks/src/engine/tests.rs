@@ -63,14 +63,7 @@ fn report(verdict: Verdict) -> Report {
         Verdict::Skewed => Fence::Fenced(Cause::new(Reason::ClockFenced, "its clock is proven wrong")),
         _ => Fence::Open,
     };
-    Report {
-        verdict,
-        offset: None,
-        uncertainty: None,
-        limit: Duration::from_secs(60),
-        fence,
-        services_to_restart: Vec::new(),
-    }
+    Report { verdict, offset: None, uncertainty: None, fence }
 }
 
 fn members(guards: &[(&str, &str)]) -> Members {
