@@ -179,6 +179,11 @@ async fn supervisors_are_told_of_a_restart() {
         Some("RESTART_REQUIRED")
     );
     assert_eq!(alone.0.try_wait().expect("a child"), None, "nobody would start it again");
+    let mut message = [0; 256];
+    while let Ok(length) = socket.try_recv(&mut message) {
+        let text = String::from_utf8_lossy(&message[..length]);
+        assert!(!text.contains("STOPPING"), "it goes on, and does not say that it stops: {text}");
+    }
     drop(alone);
     installation.bring_up("s1.timeguard", &[]).await;
     until_fence(&client, "s1", fence::State::Open, WELL_MAX).await;

@@ -28,6 +28,7 @@ pub(crate) fn keep_informed(health: &Health, drain: &Drain) {
                 if std::env::var_os(SUPERVISED).is_some() {
                     begun.begin();
                 }
+                begun.started().await;
             }
         }
         tell(&[NotifyState::Stopping]);
