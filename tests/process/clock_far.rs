@@ -87,6 +87,8 @@ async fn a_server_without_a_guard_originates_nothing() {
     let (client, mut ledger) = (installation.client("publisher"), Ledger::default());
     until_well(&client, "s1").await;
     until_well(&client, "s2").await;
+    // The filesync of s2 has heard from its guard as well.
+    attempt(&client, "s2").await.expect("registered");
     installation.take_down("s2.timeguard").await;
     ledger.register(&client, "s2", "at-once.bin", content("at-once", SIZE)).await.expect("not yet refused");
     let failure = wait::until("s2 stops", Duration::from_secs(60), || async {

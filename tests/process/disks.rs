@@ -134,6 +134,7 @@ async fn full_state() {
     installation.take_down("s2.filesync").await;
     let disk = Mount::disk(&installation.state("s2"), DISK_BYTES);
     installation.bring_up("s2.filesync", &[]).await;
+    answers(&installation, "s2").await;
     ledger.register(&client, "s2", "second.bin", content("second.bin", 5_000)).await.expect("registered");
     installation.in_sync(&ledger, STEP_MAX).await;
 
@@ -225,14 +226,20 @@ async fn mounted(installation: &Installation, server: &str, mount: impl FnOnce(&
     installation.take_down(&child).await;
     let mount = mount(&installation.root(server));
     installation.bring_up(&child, &[]).await;
+    answers(installation, server).await;
+    mount
+}
+
+/// Waits until the filesync of a server answers, which takes longer than to have a process.
+async fn answers(installation: &Installation, server: &str) {
     wait::until(format!("{server} is ready"), STEP_MAX, || async {
         let request = GetFileRequest { path: "none".to_owned() };
-        let status = installation.client("viewer").files_at(&child).get_file(request).await;
-        let reason = lockstep_chassis::status::read(&status.expect_err("there is none")).reason;
+        let mut files = installation.client("viewer").files_at(&format!("{server}.filesync"));
+        let status = files.get_file(request).await.expect_err("there is none");
+        let reason = lockstep_chassis::status::read(&status).reason;
         if reason.as_str() == "FILE_NOT_FOUND" { Ok(()) } else { Err(reason) }
     })
     .await;
-    mount
 }
 
 /// Everything is in sync, on disks and in indexes as well, and no condition is left.

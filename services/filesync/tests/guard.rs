@@ -22,7 +22,7 @@ use filesync::{
     ports::{EarlyPart, Guard, Part, Parts as Stream, Peer, PeerError, Peers, Range, Upload},
 };
 use jiff::SignedDuration;
-use lockstep_chassis::{Drain, Health};
+use lockstep_chassis::{Drain, Health, deadline};
 use lockstep_model::{
     Digest, Fault as _, FilePath, Reason, Revision, ServerId, UploadId,
     clock::{Entropy as _, SystemClock, SystemEntropy},
@@ -210,7 +210,7 @@ fn new_file(at: &str, source: Source, place: Place) -> NewFile {
 
 fn ask(request: &str) -> Ask {
     let request_id = request.replace('/', "-").parse().expect("an id");
-    Ask { caller: "operator/local".to_owned(), request_id, traceparent: String::new() }
+    Ask::new("operator/local".to_owned(), request_id)
 }
 
 fn upload(size_bytes: u64) -> Upload {
@@ -248,7 +248,7 @@ async fn originate(server: &Server, file: &Registered) -> Vec<(&'static str, Opt
         ("register", register("r1", new_file("new", content(), Place::Free)).await),
         ("numbered", register("r2", new_file("new", content(), Place::Numbered)).await),
         ("in place", register("r3", new_file("loose", Source::InPlace, Place::Free)).await),
-        ("upload", engine.begin_upload(upload(3), 0, Audience::AllServers).await.err()),
+        ("upload", engine.begin_upload(upload(3), 0, Audience::AllServers, None).await.err()),
         ("space", engine.check_space(3).await.err()),
         ("update", engine.update_version(ask("r4"), at.clone(), seen).await.err()),
         ("place", {
@@ -352,7 +352,8 @@ async fn a_fenced_server_goes_on_with_what_makes_no_change() {
     let (one, two) = (world.server("s1", Standing::Open).await, world.server("s2", Standing::Open).await);
     let own = two.register("from-two", b"served by two").await.expect("registered");
     let begun = upload(6);
-    let mut writer = two.engine.begin_upload(begun.clone(), 0, Audience::AllServers).await.expect("begun");
+    let mut writer =
+        two.engine.begin_upload(begun.clone(), 0, Audience::AllServers, None).await.expect("begun");
     two.engine.write_upload(&mut writer, 0, Bytes::from_static(b"abc")).await.expect("written");
     two.engine.end_upload(writer).await.expect("half of it is safe");
     two.says(fence(Reason::ClockFenced));
@@ -368,7 +369,7 @@ async fn a_fenced_server_goes_on_with_what_makes_no_change() {
     assert!(!two.store.published().contains_key(&sent.path), "what others deleted goes");
 
     let mut writer =
-        two.engine.begin_upload(begun.clone(), 3, Audience::AllServers).await.expect("begun before");
+        two.engine.begin_upload(begun.clone(), 3, Audience::AllServers, None).await.expect("begun before");
     two.engine.write_upload(&mut writer, 3, Bytes::from_static(b"def")).await.expect("written");
     assert!(two.engine.end_upload(writer).await.expect("safe").digests.is_some(), "complete");
     let file = || new_file("uploaded", Source::Upload(begun.id), Place::Free);
@@ -415,6 +416,12 @@ async fn changes_wait_for_the_first_judgement() {
     assert_eq!((refusal.reason(), begun.elapsed().as_secs()), (Reason::ClockFenced, 10));
     assert!(refusal.to_string().contains("was not judged within 10 s"), "{refusal}");
     assert!(server.conditions().is_empty(), "nothing is known against it yet");
+    // Whoever waits less hears why, and not that their time is over.
+    let begun = Instant::now();
+    let impatient = Box::pin(server.register("a", b"too early"));
+    let refusal = deadline::within(Duration::from_secs(4), impatient).await;
+    let refusal = refusal.expect("told in time").expect_err("not judged");
+    assert_eq!((refusal.reason(), begun.elapsed().as_millis()), (Reason::ClockFenced, 3_500));
 
     let (registered, ()) = tokio::join!(server.register("a", b"in time"), async {
         sleep(Duration::from_secs(4)).await;
@@ -446,7 +453,8 @@ async fn no_upload_is_dropped_while_the_clock_is_in_doubt() {
     let world = World::new();
     let server = world.server("s1", Standing::Open).await;
     let kept = upload(6);
-    let mut writer = server.engine.begin_upload(kept.clone(), 0, Audience::AllServers).await.expect("begun");
+    let mut writer =
+        server.engine.begin_upload(kept.clone(), 0, Audience::AllServers, None).await.expect("begun");
     server.engine.write_upload(&mut writer, 0, Bytes::from_static(b"abc")).await.expect("written");
     server.engine.end_upload(writer).await.expect("safe");
     let is_there = || server.engine.upload_progress(&kept.caller, kept.id).is_ok();

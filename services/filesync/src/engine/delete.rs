@@ -81,7 +81,7 @@ impl<P: Ports> Engine<P> {
             let tombstones: Vec<_> = files.iter().map(|(path, _)| tombstone(path)).collect();
             return Ok((deleted(files, tombstones)?, revision));
         }
-        self.may_originate().await?;
+        self.may_originate(ask.deadline).await?;
         let keys: Vec<String> = files.iter().map(|(path, _)| file_key(path)).collect();
         for _ in 0..ATTEMPTS_MAX {
             let latest = self.registry().get_latest(keys.clone()).await?;

@@ -107,7 +107,7 @@ impl<P: Ports> Engine<P> {
         if let Some(revision) = self.known_request(&request).await? {
             return self.replay_directory(path, revision).await;
         }
-        self.may_originate().await?;
+        self.may_originate(ask.deadline).await?;
         match self.try_change(ask, &request, path, to, seen).await {
             // Another server may have carried it out at the same time; then what is in the way is its work.
             Err(error) => match self.known_request(&request).await? {

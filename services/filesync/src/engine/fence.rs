@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use lockstep_chassis::deadline;
 use lockstep_registry::{Commit, Committed, Registry as _, RegistryError};
 use tokio::time::{Instant, sleep_until};
 
@@ -22,11 +21,13 @@ const STARTING_MAX: Duration = Duration::from_secs(10);
 const TELL: Duration = Duration::from_millis(500);
 
 impl<P: Ports> Engine<P> {
-    /// Whether this server may originate changes now. While its clock is not judged yet, that is waited for.
-    pub(super) async fn may_originate(&self) -> Result<(), FileError> {
+    /// Whether this server may originate changes now. While its clock is not judged yet, that is waited for, not longer than
+    /// a caller with this deadline does.
+    pub(super) async fn may_originate(&self, deadline: Option<Instant>) -> Result<(), FileError> {
         self.may_change()?;
         let guard = &self.inner.ports.guard;
-        let (begun, left) = (Instant::now(), deadline::remaining().unwrap_or(Duration::MAX));
+        let begun = Instant::now();
+        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(begun));
         let until = begun + STARTING_MAX.min(left.saturating_sub(TELL));
         let fenced = |fence: Fence| {
             let server = self.server().clone();

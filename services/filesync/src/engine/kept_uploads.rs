@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
+use lockstep_chassis::deadline;
 use lockstep_model::UploadId;
 use tokio::time::Instant;
 
@@ -99,7 +100,7 @@ impl<P: Ports> Engine<P> {
     /// `DISK_FULL` with figures, `STORE_READ_ONLY`, `STORE_OFFLINE`, `SERVER_NOT_ELIGIBLE`, `CLOCK_FENCED`,
     /// `RESTART_REQUIRED`.
     pub async fn check_space(&self, bytes: u64) -> Result<u64, FileError> {
-        self.may_originate().await?;
+        self.may_originate(deadline::current()).await?;
         self.verify_store().await?;
         let free_bytes = self.inner.ports.store.free_bytes().await.map_err(|error| self.disk(error))?;
         let free_bytes = free_bytes.saturating_sub(self.inner.reserved_bytes.load(Ordering::Relaxed));
@@ -141,7 +142,7 @@ impl<P: Ports> Engine<P> {
             let whole = self.uploads().get(id).filter(is_whole).map(|known| known.upload.clone());
             if let Some(upload) = whole {
                 let size_bytes = upload.size_bytes;
-                let writer = self.begin_upload(upload, size_bytes, Audience::OriginOnly).await?;
+                let writer = self.begin_upload(upload, size_bytes, Audience::OriginOnly, None).await?;
                 self.end_upload(writer).await?;
             }
         }

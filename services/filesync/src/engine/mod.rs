@@ -56,11 +56,14 @@ use std::{
     time::Duration,
 };
 
-use lockstep_chassis::{Drain, Health};
+use lockstep_chassis::{Drain, Health, deadline, trace};
 use lockstep_model::{
     Fault as _, Reason, RequestId, Revision, ServerId, record::FileRecord, version::excluded,
 };
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::{
+    sync::{Notify, Semaphore, mpsc, oneshot},
+    time::Instant,
+};
 use tracing::Instrument as _;
 
 pub(crate) use self::codec::decode;
@@ -148,9 +151,16 @@ pub struct Ask {
     pub request_id: RequestId,
     /// Trace of the call.
     pub traceparent: String,
+    /// When the caller stops waiting; the work may go on after it.
+    pub deadline: Option<Instant>,
 }
 
 impl Ask {
+    /// Within the call.
+    pub fn new(caller: String, request_id: RequestId) -> Self {
+        Self { caller, request_id, traceparent: trace::traceparent(), deadline: deadline::current() }
+    }
+
     /// How records remember it.
     fn label(&self) -> String {
         format!("{} {}", self.caller, self.request_id)

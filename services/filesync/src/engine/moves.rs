@@ -54,7 +54,7 @@ impl<P: Ports> Engine<P> {
         if let Some(revision) = self.known_request(&request).await? {
             return self.replay(revision, target, &label).await?.pop().ok_or_else(not_found);
         }
-        self.may_originate().await?;
+        self.may_originate(ask.deadline).await?;
         match self.try_move(ask, &request, path, new_path, expected).await {
             // Another server may have carried it out at the same time; then what is in the way is its work.
             Err(error) => match self.known_request(&request).await? {

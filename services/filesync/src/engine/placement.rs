@@ -43,7 +43,7 @@ impl<P: Ports> Engine<P> {
         let request = Request { caller: ask.caller.clone(), id: ask.request_id.to_string(), fingerprint };
         let is_known = self.known_request(&request).await?.is_some();
         if !is_known {
-            self.may_originate().await?;
+            self.may_originate(ask.deadline).await?;
         }
         let keys: Vec<String> = files.iter().map(|(path, _)| file_key(path)).collect();
         let records = self.registry().get(keys).await?;

@@ -87,7 +87,7 @@ impl<P: Ports> Engine<P> {
         if let Some(revision) = self.known_request(&request).await? {
             return self.replay(revision, &paths, &ask.label()).await;
         }
-        self.may_originate().await?;
+        self.may_originate(ask.deadline).await?;
         let expected = files.iter().filter_map(|file| Some((file.path.clone(), file.replaces()?)));
         let replaced = match self.replaced(&expected.collect::<Vec<_>>(), &ask.label()).await? {
             Replaced::Already(revision) => return self.replay(revision, &paths, &ask.label()).await,

@@ -58,7 +58,7 @@ impl<P: Ports> Engine<P> {
         if let Some(Recalled::Done(answer)) = self.recall(&request).await? {
             return recalled(path, &answer);
         }
-        self.may_originate().await?;
+        self.may_originate(ask.deadline).await?;
         let current = self.registered_at(path, expected).await?;
         let paths = std::slice::from_ref(path);
         let wanted = Algorithms { md5: true, sha256: false };

@@ -114,7 +114,7 @@ impl<P: Ports> Engine<P> {
         self.inner.uploads.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins an upload, or continues one at `offset`.
+    /// Begins an upload, or continues one at `offset`; with a `deadline` after which the caller does not wait for it.
     ///
     /// # Errors
     /// `OFFSET_MISMATCH`, `SIZE_LIMIT_EXCEEDED`, `DISK_FULL`, `UPLOAD_NOT_FOUND` for somebody else's, `OVERLOADED`; a new one
@@ -124,13 +124,14 @@ impl<P: Ports> Engine<P> {
         upload: Upload,
         offset: u64,
         audience: Audience,
+        deadline: Option<Instant>,
     ) -> Result<Writer, FileError> {
         // Bytes of one that was begun before are taken whatever the clock says: nothing is decided by them.
         let is_begun = self.uploads().contains_key(&upload.id);
         if is_begun {
             self.may_change()?;
         } else {
-            self.may_originate().await?;
+            self.may_originate(deadline).await?;
         }
         let id = upload.id;
         if upload.size_bytes > UPLOAD_BYTES_MAX {

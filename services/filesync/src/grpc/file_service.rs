@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lockstep_chassis::{Fields, OrStatus as _, caller, paging, trace};
+use lockstep_chassis::{Fields, OrStatus as _, caller, paging};
 use lockstep_model::{
     FilePath, RequestId, Revision,
     record::{FILE, file_key},
@@ -42,7 +42,7 @@ impl<P: Ports> Files<P> {
 }
 
 fn ask<T>(request: &Request<T>, request_id: RequestId) -> Ask {
-    Ask { caller: caller(request).principal.to_string(), request_id, traceparent: trace::traceparent() }
+    Ask::new(caller(request).principal.to_string(), request_id)
 }
 
 #[tonic::async_trait]

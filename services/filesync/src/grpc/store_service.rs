@@ -1,6 +1,6 @@
 //! `StoreService`: what is on the disk of this server and not in the registry, and what differs from it.
 
-use lockstep_chassis::{Fields, OrStatus as _, caller, paging, trace};
+use lockstep_chassis::{Fields, OrStatus as _, caller, paging};
 use lockstep_model::{FilePath, Revision};
 use lockstep_proto::filesync::v1::{
     AsideFile, CheckFilesRequest, CheckFilesResponse, DeleteAsideFileRequest, DeleteAsideFileResponse,
@@ -135,7 +135,7 @@ impl<P: Ports> StoreService for Stores<P> {
         let request_id = fields.parse("request_id", |r| &r.request_id);
         let (path, request_id) = fields.finish(path.zip(request_id))?;
 
-        let ask = Ask { caller, request_id, traceparent: trace::traceparent() };
+        let ask = Ask::new(caller, request_id);
         let path = self.engine.restore_aside(ask, id, path).await.or_status()?;
         Ok(Response::new(RestoreAsideFileResponse { path: path.to_string() }))
     }
@@ -151,7 +151,7 @@ impl<P: Ports> StoreService for Stores<P> {
         let request_id = fields.parse("request_id", |r| &r.request_id);
         let request_id = fields.finish(request_id)?;
 
-        let ask = Ask { caller, request_id, traceparent: trace::traceparent() };
+        let ask = Ask::new(caller, request_id);
         self.engine.delete_aside(ask, id).await.or_status()?;
         Ok(Response::new(DeleteAsideFileResponse {}))
     }
@@ -188,7 +188,7 @@ impl<P: Ports> StoreService for Stores<P> {
         let request_id = fields.parse("request_id", |r| &r.request_id);
         let ((path, expected), request_id) = fields.finish(path.zip(expected).zip(request_id))?;
 
-        let ask = Ask { caller, request_id, traceparent: trace::traceparent() };
+        let ask = Ask::new(caller, request_id);
         let file = self.engine.update_version(ask, path, expected).await.or_status()?;
         Ok(Response::new(UpdateFileVersionResponse { file: Some(file.into_wire()) }))
     }
@@ -205,7 +205,7 @@ impl<P: Ports> StoreService for Stores<P> {
         let request_id = fields.parse("request_id", |r| &r.request_id);
         let ((path, expected), request_id) = fields.finish(path.zip(expected).zip(request_id))?;
 
-        let ask = Ask { caller, request_id, traceparent: trace::traceparent() };
+        let ask = Ask::new(caller, request_id);
         let file = self.engine.restore(ask, path, expected).await.or_status()?;
         Ok(Response::new(RestoreFileResponse { file: Some(file.into_wire()) }))
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lockstep_chassis::{Fields, OrStatus as _, caller};
+use lockstep_chassis::{Fields, OrStatus as _, caller, deadline};
 use lockstep_model::{RequestId, UploadId};
 use lockstep_proto::filesync::v1::{
     CancelUploadRequest, CancelUploadResponse, CheckSpaceRequest, CheckSpaceResponse, GetUploadRequest,
@@ -81,9 +81,12 @@ impl<P: Ports> UploadService for Uploads<P> {
         let (upload, offset, audience) = header_from_wire(caller, header)?;
 
         // Not cut off with the call: when a connection breaks, what arrived is still made safe, and the upload goes on there.
-        let engine = self.engine.clone();
-        let received =
-            self.engine.detached(async move { Ok(receive(&engine, upload, offset, audience, parts).await) });
+        let (engine, deadline) = (self.engine.clone(), deadline::current());
+        let received = self.engine.detached(async move {
+            let id = upload.id;
+            let writer = engine.begin_upload(upload, offset, audience, deadline).await?;
+            Ok(receive(&engine, id, writer, parts).await)
+        });
         Ok(Response::new(received.await.or_status()??))
     }
 
@@ -140,13 +143,10 @@ impl<P: Ports> UploadService for Uploads<P> {
 /// Takes chunks until the stream ends, breaks, stalls or is wrong; all that arrived before is safe afterwards.
 async fn receive<P: Ports>(
     engine: &Engine<P>,
-    upload: Upload,
-    offset: u64,
-    audience: Audience,
+    id: UploadId,
+    mut writer: Writer,
     parts: Streaming<WriteUploadRequest>,
 ) -> tonic::Result<WriteUploadResponse> {
-    let id = upload.id;
-    let mut writer = engine.begin_upload(upload, offset, audience).await.or_status()?;
     // The next chunk is received while one is hashed and written.
     let (chunks, queue) = mpsc::channel(QUEUE_CHUNKS);
     let (received, written) = tokio::join!(read(id, parts, chunks), write(engine, &mut writer, queue));
