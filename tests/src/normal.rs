@@ -148,9 +148,15 @@ fn flatten(place: &str, name: &str, value: &Value, lines: &mut Vec<String>) {
         }
         Value::Null => {}
         Value::String(text) if text.is_empty() => {}
-        Value::Number(number) if number.as_f64() == Some(0.0) => {}
+        // A try that is due now is said as well: which moment it is differs.
+        Value::Number(number) if number.as_f64() == Some(0.0) && !is_next_try(name) => {}
         value => lines.push(format!("{place}: {}", masked(name, value))),
     }
+}
+
+/// Whether the field says when something is tried again.
+fn is_next_try(name: &str) -> bool {
+    ["retry_seconds", "next_seconds"].contains(&name)
 }
 
 /// A value, if it is the same in each run; otherwise what kind it is.
@@ -188,6 +194,8 @@ mod tests {
         let value =
             serde_json::json!({"a": [{"lag_count": 2, "time_left_seconds": 1.5}], "b": null, "c": ""});
         assert_eq!(document(&value), "a[0].lag_count: 2\na[0].time_left_seconds: <time>");
+        let due = |seconds: f64| document(&serde_json::json!({"retry_seconds": seconds, "age_seconds": 0.0}));
+        assert_eq!((due(0.0), due(1.5)), (due(3.0), "retry_seconds: <time>".to_owned()));
     }
 
     /// H3: whatever is said of a clock, and whether an offset follows, is the same text; states of servers stay.
