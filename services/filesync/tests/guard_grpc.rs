@@ -40,6 +40,9 @@ const DOMAIN: &str = "lockstep.test";
 /// Nothing here takes longer, unless it hangs.
 const SOON: Duration = Duration::from_secs(10);
 
+/// From the last word of a guard to somebody who asks it again.
+const SILENCE_NOTICED_MAX: Duration = Duration::from_secs(60);
+
 /// The wall clock of this process: one test sets it, and nobody else wants that.
 static CLOCK: RwLock<()> = RwLock::const_new(());
 
@@ -358,6 +361,24 @@ async fn a_broken_stream_is_opened_again_and_changes_nothing() {
     assert!(fence.message.contains("by the clock of server s1 the certificate of its filesync"), "{fence}");
     pair.is_current.store(true, Ordering::SeqCst);
     assert_eq!(pair.guard.standing(), Standing::Open);
+    pair.ends().await;
+}
+
+/// R62: a guard that hangs breaks no connection. Its stream is given up when it has been silent for longer than a guard ever is,
+/// and that alone fences nothing.
+#[tokio::test]
+async fn a_stream_that_says_nothing_is_opened_again() {
+    let _clock = CLOCK.read().await;
+    let pki = Pki::new();
+    let pair = Pair::new(&pki, Some(report(wire::fence::State::Open))).await;
+    pair.until("open", is_open).await;
+    let opened = pair.saying.opened.load(Ordering::SeqCst);
+    let end = Instant::now() + SILENCE_NOTICED_MAX;
+    while pair.saying.opened.load(Ordering::SeqCst) == opened {
+        assert!(Instant::now() < end, "it is not opened again");
+        assert_eq!(pair.guard.standing(), Standing::Open);
+        sleep(Duration::from_millis(50)).await;
+    }
     pair.ends().await;
 }
 

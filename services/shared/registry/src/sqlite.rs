@@ -16,6 +16,7 @@ mod files;
 mod holder;
 mod read;
 mod side;
+mod turn;
 mod watch;
 mod worker;
 

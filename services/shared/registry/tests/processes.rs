@@ -100,6 +100,7 @@ fn another_process() {
             let _ = runtime.block_on(registry.commit(large()));
         }
         "churn" => loop {
+            fail::cfg("registry.commit.inside", words[2]).expect("a fail point");
             let committed = runtime.block_on(registry.commit(small())).expect("commit");
             say(&format!("committed {}", committed.revision));
         },
@@ -262,7 +263,7 @@ async fn a_killed_process_loses_nothing_that_was_acknowledged() {
     let file = file();
     let registry = open(&file.path);
     for round in 0..5 {
-        let mut churner = Process::start("churn", &file.path, "");
+        let mut churner = Process::start("churn", &file.path, "off");
         let mut acknowledged = 0;
         for _ in 0..4 * round + 1 {
             acknowledged = churner.says("committed ").parse().expect("a revision");
@@ -273,6 +274,21 @@ async fn a_killed_process_loses_nothing_that_was_acknowledged() {
         assert!(check(&file.path) >= Revision(acknowledged));
     }
     assert_eq!(registry.head().await.expect("head").revision, check(&file.path));
+}
+
+/// R37: a process that writes without a break, on a slow disk, leaves the lock for moments only. Another one still gets its turn.
+#[tokio::test]
+async fn a_writer_beside_one_that_never_rests_gets_its_turn() {
+    let file = file();
+    let registry = open(&file.path);
+    let mut churner = Process::start("churn", &file.path, "sleep(40)");
+    churner.says("committed ");
+    for _ in 0..10 {
+        registry.commit(small()).await.expect("its turn");
+    }
+    churner.signal(Signal::SIGKILL);
+    churner.ends_by_kill();
+    assert!(check(&file.path) > Revision(10));
 }
 
 /// A process that holds the write lock and does not run: the others say so within 5 s, name it, and can still read.

@@ -8,7 +8,7 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rusqlite::Connection;
@@ -19,6 +19,7 @@ use super::{
     failure::Failure,
     files::{self, Access, FileIdentity, unavailable},
     holder::{self, Holder},
+    turn,
 };
 use crate::RegistryError;
 
@@ -155,13 +156,12 @@ impl Slot {
         deadline: Instant,
         work: impl FnOnce(&mut Connection) -> Result<T, Failure>,
     ) -> Result<T, RegistryError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if Instant::now() >= deadline {
             return Err(self.late());
         }
         let connection = self.connection()?;
-        let done = connection.busy_timeout(left.max(Duration::from_millis(1))).map_err(Failure::from);
-        match done.and_then(|()| work(connection)) {
+        let waits = turn::wait_until(deadline, connection).map_err(Failure::from);
+        match waits.and_then(|()| work(connection)) {
             Ok(value) => Ok(value),
             Err(Failure::Answer(error)) => Err(error),
             Err(failure) if failure.is_busy() => Err(self.locked(holder::of_database(&self.path))),
