@@ -222,7 +222,7 @@ async fn each_state_is_told_in_words() {
     seen.note("server ls", text);
     check_terminal(&installation).await;
     assert_documented(&installation, &id, &story).await;
-    installation.signal("s2.filesync", Signal::SIGSTOP).await;
+    installation.pause("s2.filesync").await;
     register("docs/late.txt").await;
     until_told(&installation, &mut seen, &["file", "why", "docs/late.txt", "--server", "s2"], &["PENDING"])
         .await;

@@ -93,7 +93,7 @@ async fn small_files_and_deletions_pass_a_large_copy() {
         if copied.iter().all(Option::is_some) { Ok(()) } else { Err(format!("{copied:?}")) }
     })
     .await;
-    installation.signal("s1.filesync", Signal::SIGSTOP).await;
+    installation.pause("s1.filesync").await;
 
     let small = ledger.register(&client, "s3", "small.bin", content("small.bin", FILE_BYTES)).await;
     let small = small.expect("registered while s1 says nothing").digest;

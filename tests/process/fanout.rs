@@ -129,7 +129,7 @@ async fn without_a_gateway_the_cycle_does_the_work() {
     let mut ledger = Ledger::default();
     ledger.register(&client, "s1", "before.bin", content("before.bin", 10)).await.expect("registered");
     installation.in_sync(&ledger, Duration::from_secs(30)).await;
-    installation.signal("gateway", Signal::SIGSTOP).await;
+    installation.pause("gateway").await;
 
     // The filesync of s2 and s3 begin their lives now, so their cycles are due a cycle later, and not before.
     for child in ["s2.filesync", "s3.filesync"] {

@@ -67,7 +67,7 @@ async fn a_frozen_server_delays_nobody() {
     ledger.register(&publisher, "s1", "before.bin", content("before.bin", 999)).await.expect("registered");
     installation.in_sync(&ledger, WORK_MAX).await;
 
-    installation.signal("s3.filesync", Signal::SIGSTOP).await;
+    installation.pause("s3.filesync").await;
     let told = until_server_is(&operator, "s3", server_summary::State::Unreachable, NOTICED_MAX);
     let worked = async {
         for number in 0..20 {
@@ -129,7 +129,7 @@ async fn a_stalled_copy_moves_to_another_holder() {
     let hold = Hold::new(&installation, "fetch", "filesync.fetch.journaled");
     installation.bring_up("s3.filesync", &hold.variables()).await;
     hold.reached().await;
-    installation.signal("s1.filesync", Signal::SIGSTOP).await;
+    installation.pause("s1.filesync").await;
     hold.release();
     wait::until("the copy moves to s2", MOVED_MAX, || async {
         let cell = cell_of(&viewer, PATH, "s3").await;

@@ -1,16 +1,23 @@
 //! The children of an installation, one at a time.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use rusqlite::Connection;
 
 use super::{Installation, wait};
 
 /// From a signal to its effect, on a machine that does other things too.
 const EFFECT_MAX: Duration = Duration::from_secs(20);
+/// Longer than anybody who runs holds the lock of the registry.
+const LOCK_MAX: Duration = Duration::from_secs(2);
 
 impl Installation {
     /// The process of a child; `None` while it has none.
@@ -28,6 +35,21 @@ impl Installation {
     pub async fn signal(&self, child: &str, signal: Signal) {
         let pid = self.process(child).await;
         kill(Pid::from_raw(pid), signal).expect("the child is there");
+    }
+
+    /// Stops a child (SIGSTOP) at a moment when it does not hold the lock of the registry: everybody would stop with it.
+    pub async fn pause(&self, child: &str) {
+        wait::until(format!("{child} stands outside of the registry"), EFFECT_MAX, || async {
+            self.signal(child, Signal::SIGSTOP).await;
+            let registry = self.registry();
+            let free =
+                tokio::task::spawn_blocking(move || takes_the_lock(&registry)).await.expect("no panic");
+            if free.is_err() {
+                self.signal(child, Signal::SIGCONT).await;
+            }
+            free
+        })
+        .await;
     }
 
     /// Kills a child; the supervisor starts it again at once. Ends when there is a new process.
@@ -76,4 +98,11 @@ impl Installation {
     fn run_file(&self, child: &str, kind: &str) -> PathBuf {
         self.data().join("run").join(format!("{child}.{kind}"))
     }
+}
+
+/// Takes the lock of the registry and gives it back.
+fn takes_the_lock(registry: &Path) -> rusqlite::Result<()> {
+    let registry = Connection::open(registry)?;
+    registry.busy_timeout(LOCK_MAX)?;
+    registry.execute_batch("BEGIN IMMEDIATE; ROLLBACK")
 }
