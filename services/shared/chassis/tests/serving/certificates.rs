@@ -1,6 +1,6 @@
 //! Who gets a connection at all, and how certificates are replaced.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use lockstep_chassis::{Channels, Drain, TlsDial, TlsError, TlsIdentity, status};
 use lockstep_model::{Identity, Reason};
@@ -139,10 +139,25 @@ async fn files_that_cannot_be_used_say_why() {
     );
 }
 
+/// Waits until the log says it.
+async fn until_said(log: &Path, text: &str) {
+    let said = async {
+        while !std::fs::read_to_string(log).unwrap().contains(text) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, said).await.unwrap_or_else(|_| panic!("the log never says: {text}"));
+}
+
 /// R68: replaced certificates are taken up without a restart, a broken key leaves the old ones in place, and a stream
 /// that runs meanwhile does not notice.
 #[tokio::test]
 async fn certificates_are_replaced_without_a_restart() {
+    // Everything here runs on the thread of this test.
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let writer = Arc::new(log.reopen().unwrap());
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).finish();
+    let _logged = tracing::subscriber::set_default(subscriber);
     let (old, new) = (Pki::new(), Pki::new());
     let identity = server("s1", "filesync");
     let files = old.files(&identity);
@@ -164,7 +179,7 @@ async fn certificates_are_replaced_without_a_restart() {
     // A key that is no key, together with a certificate of the new CA: refused, and the old pair stays.
     std::fs::write(&files.key, "no key").unwrap();
     std::fs::write(&files.ca, new.ca.cert_pem()).unwrap();
-    tokio::time::sleep(Duration::from_millis(1_600)).await;
+    until_said(log.path(), &format!("{} cannot be used", files.key.display())).await;
     assert_eq!(
         get(&mut served.files(&old.channels(&operator("local"))), path("x")).await.as_deref(),
         Ok("x")
@@ -172,7 +187,7 @@ async fn certificates_are_replaced_without_a_restart() {
 
     // A certificate of somebody else is no replacement.
     new.issue(&server("s2", "filesync"), &files);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    until_said(log.path(), &format!("{} belongs to", files.cert.display())).await;
     assert_eq!(
         get(&mut served.files(&old.channels(&operator("local"))), path("x")).await.as_deref(),
         Ok("x")
